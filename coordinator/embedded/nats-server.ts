@@ -1,0 +1,109 @@
+import { spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+
+/**
+ * The system's nats-server as a child process, with JetStream in a data directory: what `ferry up` and the tests
+ * run on. A fleet runs its own cluster instead.
+ */
+export type NatsServer = {
+  readonly url: string
+  readonly pid: number
+  /** Ends it as an operator would; SIGKILL for a crash. */
+  readonly stop: (signal?: NodeJS.Signals) => Promise<void>
+  /** Resolves with the exit code, or the signal that ended it. */
+  readonly ended: Promise<number | string>
+}
+
+export type NatsServerOptions = {
+  readonly dataDirectory: string
+  readonly host?: string
+  /** 0 or absent: a free one is found. */
+  readonly port?: number
+}
+
+export class NatsServerMissing extends Error {
+  override readonly name = 'NatsServerMissing'
+
+  constructor(options?: ErrorOptions) {
+    super(
+      'there is no nats-server on this machine; on Debian: apt-get install nats-server',
+      options,
+    )
+  }
+}
+
+export async function startNatsServer(options: NatsServerOptions): Promise<NatsServer> {
+  const { dataDirectory, host = '127.0.0.1' } = options
+  const port =
+    options.port === undefined || options.port === 0 ? await freePort(host) : options.port
+  await mkdir(dataDirectory, { recursive: true, mode: 0o700 })
+  const config = join(dataDirectory, 'nats-server.conf')
+  await writeFile(config, configuration({ host, port, store: join(dataDirectory, 'jetstream') }))
+
+  const child = spawn('nats-server', ['--config', config], { stdio: ['ignore', 'ignore', 'pipe'] })
+  const ended = new Promise<number | string>((resolve) => {
+    child.once('exit', (code, signal) => resolve(code ?? signal ?? 'unknown'))
+  })
+  const { pid } = await ready(child, ended)
+  return {
+    url: `nats://${host}:${port}`,
+    pid,
+    stop: async (signal = 'SIGTERM') => {
+      child.kill(signal)
+      await ended
+    },
+    ended,
+  }
+}
+
+const configuration = ({ host, port, store }: { host: string; port: number; store: string }) => `\
+listen: ${JSON.stringify(`${host}:${port}`)}
+jetstream { store_dir: ${JSON.stringify(store)} }
+`
+
+const READY_MS = 15_000
+
+/** Waits for the server's own word that it is ready; its last lines are the error when it is not. */
+async function ready(
+  child: ChildProcess,
+  ended: Promise<number | string>,
+): Promise<{ pid: number }> {
+  let said = ''
+  const { stderr } = child
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL')
+      reject(new Error(`nats-server was not ready within ${READY_MS} ms: ${said.slice(-500)}`))
+    }, READY_MS)
+    child.once('error', (cause) => {
+      clearTimeout(timer)
+      reject(new NatsServerMissing({ cause }))
+    })
+    void ended.then((how) => {
+      clearTimeout(timer)
+      reject(new Error(`nats-server ended (${how}): ${said.slice(-500)}`))
+    })
+    stderr?.setEncoding('utf8').on('data', (text: string) => {
+      said = (said + text).slice(-4000)
+      if (!said.includes('Server is ready') || child.pid === undefined) return
+      clearTimeout(timer)
+      resolve({ pid: child.pid })
+    })
+  })
+}
+
+/** A port that nobody listens on now. Somebody else may take it before we do; then the server says so. */
+export async function freePort(host = '127.0.0.1'): Promise<number> {
+  const server = createServer()
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(0, host, resolve)
+  })
+  const address = server.address()
+  await new Promise((resolve) => server.close(resolve))
+  if (address === null || typeof address === 'string') throw new Error(`${host} gave no port`)
+  return address.port
+}

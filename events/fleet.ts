@@ -1,0 +1,194 @@
+import type { EventOf } from '@ferry/schemas/event'
+import type { GuestReport } from '@ferry/schemas/guest'
+import type { DataOf } from '@ferry/schemas/messages'
+import { freeze, produce } from 'immer'
+import type { Entry } from './entry.ts'
+import * as guests from './guest.ts'
+import type { Guest, GuestEvent } from './guest.ts'
+import type { Migration, Place } from './migration.ts'
+import { isEnded } from './phases.ts'
+
+/**
+ * The fold of the whole log: coordinators, the command line, the page and the tests all see the fleet through it.
+ *
+ * One mutating recipe for each entity serves twice: `follow` gives it immer drafts, so that whoever holds a guest
+ * keeps what it saw; `replay` folds plain objects and freezes them once at the end (fifty times cheaper).
+ */
+export type Fleet = {
+  position: number
+  readonly guests: Map<string, Guest>
+  readonly hosts: Map<string, Host>
+  /** The guest of each migration that is still remembered. */
+  readonly index: Map<string, string>
+  /** Migrations that ended and are no longer their guest's last one, oldest first. */
+  readonly past: Map<string, Migration>
+  /** The position of the last valid admission. */
+  ledger: number
+  leader?: Place & { readonly coordinator: string; readonly epoch: number }
+}
+
+export type Host = Place & { readonly host: string; readonly report: DataOf<'HostReported'> }
+
+/** What an entry did: nothing and why, or which guests it touched. */
+export type Ruling = { readonly why: string } | { readonly touched: readonly string[] }
+
+/** How many migrations are remembered behind the present ones; older ones are in the log. */
+const REMEMBERED = 10_000
+
+export const emptyFleet = (): Fleet => ({
+  position: 0,
+  guests: new Map(),
+  hosts: new Map(),
+  index: new Map(),
+  past: new Map(),
+  ledger: 0,
+})
+
+/** Folds one entry, live: entities are replaced, never changed under a reader. */
+export const follow = (fleet: Fleet, entry: Entry): Ruling => fold(fleet, entry, produce)
+
+/** Folds many entries, then freezes: for a start from the log. The same state, to the byte, as `follow` gives (I8). */
+export async function replay(entries: AsyncIterable<Entry>): Promise<Fleet> {
+  const fleet = emptyFleet()
+  for await (const entry of entries) fold(fleet, entry, mutate)
+  for (const map of [fleet.guests, fleet.hosts, fleet.past])
+    for (const entity of map.values()) freeze(entity, true)
+  return fleet
+}
+
+/** The migration of that id: present, last, or still remembered. */
+export function migrationOf(fleet: Fleet, id: string): Migration | undefined {
+  const vm = fleet.index.get(id)
+  const present = vm === undefined ? undefined : fleet.guests.get(vm)?.migration
+  return present?.id === id ? present : fleet.past.get(id)
+}
+
+/** All migrations that have not ended, in the order in which they were asked for. */
+export function underWay(fleet: Fleet): Migration[] {
+  const migrations: Migration[] = []
+  for (const { migration } of fleet.guests.values())
+    if (migration !== undefined && !isEnded(migration.phase)) migrations.push(migration)
+  return migrations.toSorted((a, b) => a.requested.position - b.requested.position)
+}
+
+/** The state as one text, the same for the same state whatever way it was reached (I8). */
+export function fingerprint(fleet: Fleet): string {
+  const sorted = <T>(map: Map<string, T>) => [...map].toSorted(([a], [b]) => (a < b ? -1 : 1))
+  const { position, ledger, leader } = fleet
+  return JSON.stringify(
+    [
+      position,
+      ledger,
+      leader ?? null,
+      sorted(fleet.guests),
+      sorted(fleet.hosts),
+      [...fleet.index],
+      [...fleet.past],
+    ],
+    (_, value: unknown) =>
+      isRecord(value)
+        ? Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+        : value,
+  )
+}
+
+type Change = <T extends Guest>(entity: T, recipe: (draft: T) => void) => T
+
+const mutate: Change = (entity, recipe) => {
+  recipe(entity)
+  return entity
+}
+
+function fold(fleet: Fleet, entry: Entry, change: Change): Ruling {
+  fleet.position = entry.position
+  const { message } = entry
+  if (message.is === 'void') return { why: message.why }
+  if (message.is === 'unknown') return { why: `${message.type} is not known here` }
+  const { event } = message
+  const place = { position: entry.position, storedAt: entry.storedAt }
+
+  switch (event.type) {
+    case 'HostReported':
+      return foldReport(fleet, event, place, change)
+    case 'LeadershipTaken':
+      if ('coordinator' in event.writer)
+        fleet.leader = { ...place, coordinator: event.writer.coordinator, epoch: event.data.epoch }
+      return { touched: [] }
+    case 'ConnectionRefused':
+    case 'ProgressSampled':
+      return { touched: [] }
+    case 'Admitted': {
+      // The ledger's own head, by the same rule as a guest's decisions: no two can take the last slot (I6).
+      if (event.data.after !== fleet.ledger) return { why: `the ledger stood at ${fleet.ledger}` }
+      fleet.ledger = entry.position
+      return foldGuest(fleet, event, place, change)
+    }
+    case 'Committed':
+    case 'Cancelled':
+      // By its migration, as its subject is: hosts read nothing but that subject, and must agree with this fold (I3).
+      return foldGuest(fleet, event, place, change, fleet.index.get(event.migration))
+    default:
+      return foldGuest(fleet, event, place, change)
+  }
+}
+
+function foldGuest(
+  fleet: Fleet,
+  event: GuestEvent,
+  place: Place,
+  change: Change,
+  vm = event.vm,
+): Ruling {
+  const before = fleet.guests.get(vm) ?? guests.unknownGuest(vm)
+  const last = before.migration
+  let why: string | undefined
+  const after = change(before, (draft) => {
+    why = guests.evolve(draft, event, place)
+  })
+  fleet.guests.set(vm, after)
+  if (event.type === 'MigrationRequested' && why === undefined) remember(fleet, event, last)
+  return why === undefined ? { touched: [vm] } : { why }
+}
+
+function foldReport(
+  fleet: Fleet,
+  event: EventOf<'HostReported'>,
+  place: Place,
+  change: Change,
+): Ruling {
+  if (!('host' in event.writer)) return { why: 'only a host reports itself' }
+  const { host } = event.writer
+  const byName = (reports: readonly GuestReport[]) =>
+    new Map(reports.map((guest) => [guest.vm, guest]))
+  const had = byName(fleet.hosts.get(host)?.report.guests ?? [])
+  const has = byName(event.data.guests)
+  fleet.hosts.set(host, { ...place, host, report: event.data })
+
+  const touched = [...new Set([...had.keys(), ...has.keys()])]
+  for (const vm of touched) {
+    const guest = fleet.guests.get(vm) ?? guests.unknownGuest(vm)
+    fleet.guests.set(
+      vm,
+      change(guest, (draft) => guests.sight(draft, host, has.get(vm))),
+    )
+  }
+  return { touched }
+}
+
+/** A guest's new migration pushes its last one into the past, and the oldest of the past out. */
+function remember(
+  fleet: Fleet,
+  { migration, vm }: EventOf<'MigrationRequested'>,
+  last?: Migration,
+): void {
+  fleet.index.set(migration, vm)
+  if (last !== undefined) fleet.past.set(last.id, last)
+  for (const old of fleet.past.keys()) {
+    if (fleet.past.size <= REMEMBERED) break
+    fleet.past.delete(old)
+    fleet.index.delete(old)
+  }
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)

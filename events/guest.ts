@@ -1,0 +1,132 @@
+import type { EventOf } from '@ferry/schemas/event'
+import type { GuestNeeds, GuestReport, GuestState } from '@ferry/schemas/guest'
+import { messages } from '@ferry/schemas/messages'
+import * as migrations from './migration.ts'
+import type { Migration, MigrationEvent, Place } from './migration.ts'
+import { isEnded } from './phases.ts'
+
+/**
+ * The fold of one guest: where it was seen, what was decided about it, and its present or last migration.
+ *
+ * **Who wins is decided by order.** A decision carries `after`: the position of the last valid decision on this
+ * guest's subject. The first in stream order whose `after` is right is valid and moves the head; any other is void.
+ */
+export type Guest = {
+  readonly vm: string
+  /** The position of the last valid decision: what the next one must name. */
+  head: number
+  /** Where hosts say that they have a copy, and what it is doing there. */
+  seenOn: { [host: string]: Seen }
+  /** Ordered to start, not yet answered. */
+  start?: Place & { readonly id: string; readonly host: string; asked: number; askedAt: number }
+  migration?: Migration
+}
+
+export type Seen = { state: GuestState; needs: GuestNeeds }
+
+export type GuestEvent =
+  | MigrationEvent
+  | EventOf<'MigrationRequested' | 'StartOrdered' | 'Start' | 'GuestStarted' | 'StartRefused'>
+
+export const unknownGuest = (vm: string): Guest => ({ vm, head: 0, seenOn: {} })
+
+/** @returns why the event is void, or undefined when it counts. */
+export function evolve(guest: Guest, event: GuestEvent, place: Place): string | undefined {
+  if (isDecision(event)) {
+    if (event.data.after !== guest.head)
+      return `it was decided after ${event.data.after}, but by then the last decision was ${guest.head}`
+    // The head moves even when the decision no longer fits the phase: the rule must not depend on any other subject.
+    guest.head = place.position
+  }
+  switch (event.type) {
+    case 'MigrationRequested':
+      if (isBusy(guest)) return 'the guest was being moved or started already'
+      guest.migration = migrations.begin(event, place)
+      return undefined
+    case 'StartOrdered':
+      if (isBusy(guest)) return 'the guest was being moved or started already'
+      guest.start = {
+        ...place,
+        id: event.data.start,
+        host: event.data.host,
+        asked: 0,
+        askedAt: place.storedAt,
+      }
+      return undefined
+    case 'Start':
+      if (guest.start?.id !== event.data.start) return 'no such start is wanted'
+      guest.start.asked += 1
+      guest.start.askedAt = place.storedAt
+      return undefined
+    case 'GuestStarted':
+    case 'StartRefused':
+      return evolveStart(guest, event)
+    default:
+      return evolveMigration(guest, event, place)
+  }
+}
+
+/** What a host's inventory says of this guest; undefined: that it has no copy. */
+export function sight(guest: Guest, host: string, report: GuestReport | undefined): void {
+  if (report === undefined) delete guest.seenOn[host]
+  else guest.seenOn[host] = { state: report.state, needs: report.needs }
+}
+
+/** The hosts on which the guest's vCPUs run, by their own word. More than one is an alarm (I1). */
+export const runningOn = (guest: Guest): string[] =>
+  Object.keys(guest.seenOn).filter((host) => guest.seenOn[host]?.state === 'running')
+
+/** One migration, or one start, for each guest (I6). */
+export const isBusy = (guest: Guest): boolean =>
+  guest.start !== undefined || (guest.migration !== undefined && !isEnded(guest.migration.phase))
+
+function evolveStart(
+  guest: Guest,
+  event: EventOf<'GuestStarted' | 'StartRefused'>,
+): string | undefined {
+  const { start } = guest
+  if (start?.id !== event.data.start) return 'no such start is wanted'
+  if (!('host' in event.writer) || event.writer.host !== start.host)
+    return `only ${start.host} may say so`
+  delete guest.start
+  if (event.type === 'GuestStarted')
+    guest.seenOn[start.host] = { state: 'running', needs: event.data.needs }
+  return undefined
+}
+
+function evolveMigration(guest: Guest, event: MigrationEvent, place: Place): string | undefined {
+  const { migration } = guest
+  if (migration?.id !== event.migration)
+    return `${event.migration} is not this guest's present migration`
+  const why = migrations.evolve(migration, event, place)
+  if (why === undefined) follow(guest, migration, event)
+  return why
+}
+
+/** A migration's facts say where the guest is, sooner than the next inventory does. */
+function follow(guest: Guest, migration: Migration, event: MigrationEvent): void {
+  const { source } = migration
+  const target = migrations.targetOf(migration)
+  const needs = guest.seenOn[source]?.needs ?? migration.attempt.facts.MigrationBegun?.data.needs
+  if (needs === undefined || target === undefined) return
+  switch (event.type) {
+    case 'TargetRunning':
+      guest.seenOn[target] = { state: 'running', needs }
+      if (guest.seenOn[source] !== undefined) guest.seenOn[source] = { state: 'sent', needs }
+      return
+    case 'SourceReleased':
+    case 'SourceLost':
+      delete guest.seenOn[source]
+      return
+    case 'SourceResumed':
+      guest.seenOn[source] = { state: 'running', needs }
+      return
+    case 'TargetCleared':
+      delete guest.seenOn[target]
+      return
+    default:
+  }
+}
+
+const isDecision = (event: GuestEvent): event is GuestEvent & { data: { after: number } } =>
+  messages[event.type].kind === 'decision'

@@ -1,0 +1,183 @@
+import { readFile } from 'node:fs/promises'
+import {
+  DiscardPolicy,
+  JetStreamApiError,
+  RetentionPolicy,
+  StorageType,
+  jetstreamManager,
+} from '@nats-io/jetstream'
+import type { JetStreamManager } from '@nats-io/jetstream'
+import { Kvm } from '@nats-io/kv'
+import { connect as connectNats, credsAuthenticator, nanos } from 'nats'
+import type { NatsConnection } from 'nats'
+import type { Clock } from '../clock.ts'
+import { LogUnavailable } from '../log.ts'
+import type { Log } from '../log.ts'
+import type { Registers } from '../registers.ts'
+import { streams } from '../subjects.ts'
+import { jetstreamLog } from './jetstream.ts'
+import { kvRegisters } from './kv.ts'
+
+/** Where the log is, and as whom to speak to it. */
+export type LogAddress = {
+  readonly servers: readonly string[]
+  /** Shown by the server's monitoring. */
+  readonly name: string
+  /** A file with NATS credentials (JWT and seed), where the server asks for them. */
+  readonly credentialsFile?: string
+}
+
+export type Connection = {
+  readonly log: Log
+  readonly registers: Registers
+  readonly nc: NatsConnection
+  readonly server: ServerFacts
+  readonly close: () => Promise<void>
+}
+
+/** What the server that answered is, and what may be expected of it. */
+export type ServerFacts = {
+  readonly version: string
+  readonly url: string
+  readonly replicas: number
+}
+
+export type ConnectOptions = {
+  /** How long the server may take to appear. */
+  readonly patienceMs?: number
+  /** Who makes the streams where they are missing: coordinators do, others wait for them. */
+  readonly create?: { readonly replicas: number }
+}
+
+/** An id may be sent again within this window and is stored once; mirrors need the same window. */
+const DUPLICATE_WINDOW_MS = 60 * 60 * 1000
+const PROGRESS_KEPT_MS = 60 * 60 * 1000
+const AGAIN_MS = 200
+
+export async function connect(
+  address: LogAddress,
+  clock: Clock,
+  options: ConnectOptions = {},
+): Promise<Connection> {
+  const { patienceMs = 10_000, create } = options
+  const began = clock.elapsed()
+  const attempt = async <T>(what: string, request: () => Promise<T>): Promise<T> => {
+    for (;;) {
+      try {
+        return await request()
+      } catch (error) {
+        const waited = clock.elapsed() - began
+        if (waited + AGAIN_MS > patienceMs) throw new LogUnavailable(what, waited, { cause: error })
+      }
+      await clock.sleep(AGAIN_MS)
+    }
+  }
+
+  const nc = await attempt(`no nats-server at ${address.servers.join(', ')}`, () => dial(address))
+  try {
+    const jsm = await attempt(`no JetStream at ${nc.getServer()}`, () =>
+      jetstreamManager(nc, { timeout: 2000 }),
+    )
+    if (create !== undefined)
+      await attempt('its streams cannot be made', () => makeStreams(jsm, create.replicas))
+    const info = await attempt(`no stream ${streams.log.name}; does a coordinator run?`, () =>
+      jsm.streams.info(streams.log.name),
+    )
+    const kvm = new Kvm(nc)
+    const bucket = await attempt('no registers', () =>
+      kvm.create('ferry', { history: 1, replicas: info.config.num_replicas }),
+    )
+    const { onReconnect, stop } = reconnects(nc)
+    const link = { nc, jsm, onReconnect }
+    return {
+      log: jetstreamLog(link, clock),
+      registers: kvRegisters(bucket),
+      nc,
+      server: {
+        version: nc.info?.version ?? 'unknown',
+        url: nc.getServer(),
+        replicas: info.config.num_replicas,
+      },
+      close: async () => {
+        stop()
+        await nc.close()
+      },
+    }
+  } catch (error) {
+    await nc.close()
+    throw error
+  }
+}
+
+async function dial({ servers, name, credentialsFile }: LogAddress): Promise<NatsConnection> {
+  return connectNats({
+    servers: [...servers],
+    name,
+    maxReconnectAttempts: -1,
+    reconnectTimeWait: 200,
+    reconnectJitter: 50,
+    pingInterval: 5000,
+    maxPingOut: 2,
+    ...(credentialsFile === undefined ? {} : { authenticator: await credentials(credentialsFile) }),
+  })
+}
+
+async function credentials(file: string) {
+  return credsAuthenticator(await readFile(file))
+}
+
+/** Makes the streams where they are missing. What stands there already is left as its operator set it. */
+async function makeStreams(jsm: JetStreamManager, replicas: number): Promise<void> {
+  await makeStream(jsm, {
+    name: streams.log.name,
+    subjects: [...streams.log.subjects],
+    storage: StorageType.File,
+    retention: RetentionPolicy.Limits,
+    discard: DiscardPolicy.New,
+    num_replicas: replicas,
+    duplicate_window: nanos(DUPLICATE_WINDOW_MS),
+    deny_delete: true,
+    deny_purge: true,
+  })
+  await makeStream(jsm, {
+    name: streams.progress.name,
+    subjects: [...streams.progress.subjects],
+    storage: StorageType.Memory,
+    retention: RetentionPolicy.Limits,
+    discard: DiscardPolicy.Old,
+    num_replicas: replicas,
+    max_age: nanos(PROGRESS_KEPT_MS),
+    max_bytes: 64 * 1024 * 1024,
+  })
+}
+
+const STREAM_NOT_FOUND = 10059
+
+async function makeStream(
+  jsm: JetStreamManager,
+  config: Parameters<typeof jsm.streams.add>[0],
+): Promise<void> {
+  try {
+    await jsm.streams.info(config.name)
+  } catch (error) {
+    if (!(error instanceof JetStreamApiError) || error.code !== STREAM_NOT_FOUND) throw error
+    await jsm.streams.add(config)
+  }
+}
+
+/** Tells everybody who listens that the connection came back. */
+function reconnects(nc: NatsConnection) {
+  const listeners = new Set<() => void>()
+  const statuses = nc.status()
+  void (async () => {
+    for await (const status of statuses)
+      if (status.type === 'reconnect') for (const act of listeners) act()
+  })()
+  return {
+    onReconnect: (act: () => void) => {
+      listeners.add(act)
+      return () => void listeners.delete(act)
+    },
+    stop: () => listeners.clear(),
+  }
+}

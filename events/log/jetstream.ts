@@ -1,0 +1,223 @@
+import { encode } from '@ferry/schemas/cloud-event'
+import type { Event } from '@ferry/schemas/event'
+import { messages } from '@ferry/schemas/messages'
+import { AckPolicy, DeliverPolicy, JetStreamApiError, jetstream } from '@nats-io/jetstream'
+import type { Consumer, ConsumerMessages, JetStreamManager, JsMsg } from '@nats-io/jetstream'
+import { nanos } from 'nats'
+import type { NatsConnection } from 'nats'
+import { within } from '../clock.ts'
+import type { Clock } from '../clock.ts'
+import { readEntry } from '../entry.ts'
+import type { Entry } from '../entry.ts'
+import { Conflict, LogUnavailable, placeOf } from '../log.ts'
+import type { Delivery, Log, Patience } from '../log.ts'
+import { streams } from '../subjects.ts'
+
+/** How long one request waits before it is sent again. */
+const ANSWER_MS = 1000
+/** The pause before a request is sent again, or a consumer opened again. */
+const AGAIN_MS = 100
+/** How long the log may be silent before a caller hears `LogUnavailable`, unless it says otherwise. */
+export const PATIENCE_MS = 15_000
+
+const WRONG_LAST_SEQUENCE = 10071
+const NO_MESSAGE_FOUND = 10037
+
+/** A connection that tells when it came back, so that whoever listens can listen anew at once. */
+export type Link = {
+  readonly nc: NatsConnection
+  readonly jsm: JetStreamManager
+  readonly onReconnect: (act: () => void) => () => void
+}
+
+/** The Log on NATS JetStream. Its words for trouble end here: others hear `Conflict` or `LogUnavailable`. */
+export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log {
+  const js = jetstream(nc, { timeout: ANSWER_MS })
+  const stream = streams.log.name
+  let heardAt = clock.elapsed()
+  const heard = () => {
+    heardAt = clock.elapsed()
+  }
+
+  /** Asks until there is an answer. What the server said is thrown at once, silence is asked again. */
+  async function ask<T>(what: string, patience: Patience, request: () => Promise<T>): Promise<T> {
+    const { patienceMs = PATIENCE_MS, signal } = patience
+    const began = clock.elapsed()
+    for (;;) {
+      signal?.throwIfAborted()
+      const left = patienceMs - (clock.elapsed() - began)
+      try {
+        const answer = await within(clock, Math.max(1, left), what, request())
+        heard()
+        return answer
+      } catch (error) {
+        if (isDefinite(error)) {
+          heard()
+          throw error
+        }
+        const waited = clock.elapsed() - began
+        if (nc.isClosed() || waited + AGAIN_MS >= patienceMs)
+          throw new LogUnavailable(what, waited, { cause: error })
+      }
+      await clock.sleep(AGAIN_MS, signal)
+    }
+  }
+
+  const stored = (what: string, patience: Patience, query: MessageQuery) =>
+    ask(what, patience, async () => {
+      try {
+        const message = await jsm.streams.getMessage(stream, query)
+        if (message === null) return undefined
+        const { seq, time, subject } = message
+        return readEntry({
+          position: seq,
+          storedAt: time.getTime(),
+          subject,
+          body: message.string(),
+        })
+      } catch (error) {
+        if (error instanceof JetStreamApiError && error.code === NO_MESSAGE_FOUND) return undefined
+        throw error
+      }
+    })
+
+  /** Runs a consumer; opens it anew, behind the last position it gave, whenever it ends or the connection came back. */
+  async function* running(
+    open: (after: number) => Promise<Consumer | undefined>,
+    after: number,
+    signal?: AbortSignal,
+  ): AsyncGenerator<JsMsg, void, undefined> {
+    let position = after
+    const isOver = () => signal?.aborted === true || nc.isClosed()
+    while (!isOver()) {
+      let taken: ConsumerMessages | undefined
+      const reopen = () => taken?.stop()
+      const forget = onReconnect(reopen)
+      signal?.addEventListener('abort', reopen, { once: true })
+      try {
+        const consumer = await open(position)
+        if (consumer === undefined) return
+        taken = await consumer.consume({ max_messages: 1000, expires: 6000, idle_heartbeat: 1500 })
+        if (isOver()) return
+        for await (const message of taken) {
+          heard()
+          position = message.seq
+          yield message
+        }
+      } catch (error) {
+        if (nc.isClosed()) throw new LogUnavailable('following it', 0, { cause: error })
+        // Whatever ended the consumer, the position tells where to go on; the pause below bounds how often.
+      } finally {
+        forget()
+        signal?.removeEventListener('abort', reopen)
+        await taken?.close().catch(() => {})
+      }
+      await clock.sleep(AGAIN_MS, signal).catch(() => {})
+    }
+  }
+
+  const ordered = (from: number, subject?: string) =>
+    js.consumers.get(stream, {
+      deliver_policy: DeliverPolicy.StartSequence,
+      opt_start_seq: from,
+      ...(subject === undefined ? {} : { filter_subjects: subject }),
+    })
+
+  return {
+    append: (event, { expect, ...patience } = {}) => {
+      const subject = placeOf(event)
+      const body = encode(event)
+      const guard = expect === undefined ? {} : { lastSubjectSequence: expect }
+      return ask(`appending ${event.type} to ${subject}`, patience, async () => {
+        const options = {
+          msgID: event.id,
+          timeout: ANSWER_MS,
+          expect: { streamName: streamOf(event), ...guard },
+        }
+        const ack = await js.publish(subject, body, options)
+        return { position: ack.seq }
+      }).catch((error: unknown) => {
+        if (isConflict(error)) throw new Conflict(subject, expect ?? 0, { cause: error })
+        throw error
+      })
+    },
+
+    next: (subject, after, patience = {}) =>
+      stored(`reading ${subject}`, patience, { seq: after + 1, next_by_subj: subject }),
+
+    last: (subject, patience = {}) =>
+      stored(`reading ${subject}`, patience, { last_by_subj: subject }),
+
+    head: (patience = {}) =>
+      ask(
+        'reading its head',
+        patience,
+        async () => (await jsm.streams.info(stream)).state.last_seq,
+      ),
+
+    async *read({ after, subject, signal }) {
+      const open = async (position: number) => {
+        const consumer = await ordered(position + 1, subject)
+        const { num_pending } = await consumer.info()
+        return num_pending === 0 ? undefined : consumer
+      }
+      for await (const message of running(open, after, signal)) {
+        yield asEntry(message)
+        if (message.info.pending === 0) return
+      }
+    },
+
+    async *follow({ after, subject, signal }) {
+      for await (const message of running(
+        (position) => ordered(position + 1, subject),
+        after,
+        signal,
+      ))
+        yield asEntry(message)
+    },
+
+    async *deliveries({ durable, subject, ackWaitMs, signal }) {
+      const open = async () => {
+        await jsm.consumers.add(stream, {
+          durable_name: durable,
+          filter_subject: subject,
+          ack_policy: AckPolicy.Explicit,
+          ack_wait: nanos(ackWaitMs),
+          deliver_policy: DeliverPolicy.All,
+          max_ack_pending: 10_000,
+        })
+        return js.consumers.get(stream, durable)
+      }
+      for await (const message of running(open, 0, signal)) yield asDelivery(message)
+    },
+
+    silentForMs: () => clock.elapsed() - heardAt,
+  }
+}
+
+type MessageQuery = { seq: number; next_by_subj: string } | { last_by_subj: string }
+
+const streamOf = (event: Event) =>
+  messages[event.type].kind === 'progress' ? streams.progress.name : streams.log.name
+
+const asEntry = (message: JsMsg): Entry =>
+  readEntry({
+    position: message.seq,
+    storedAt: message.time.getTime(),
+    subject: message.subject,
+    body: message.string(),
+  })
+
+const asDelivery = (message: JsMsg): Delivery => ({
+  entry: asEntry(message),
+  done: () => message.ack(),
+  working: () => message.working(),
+  again: (delayMs) => message.nak(delayMs),
+})
+
+const isConflict = (error: unknown): boolean =>
+  error instanceof JetStreamApiError && error.code === WRONG_LAST_SEQUENCE
+
+/** What the server said no to stays no; anything else (no leader yet, no answer) may pass. */
+const isDefinite = (error: unknown): boolean =>
+  isConflict(error) || (error instanceof JetStreamApiError && error.code === NO_MESSAGE_FOUND)

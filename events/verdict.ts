@@ -1,0 +1,34 @@
+import type { EventOf } from '@ferry/schemas/event'
+import type { Log, Patience } from './log.ts'
+import { isValidAfter } from './log.ts'
+import { verdicts } from './subjects.ts'
+import type { VerdictName } from './phases.ts'
+
+/** The attempt whose verdict is meant. */
+export type Contested = {
+  readonly target: string
+  readonly migration: string
+  readonly attempt: number
+}
+
+/**
+ * The verdict on an attempt, or undefined while there is none: the first valid message on its subject (I3).
+ * The rule is the one that `fold` uses, so that a host which reads only this subject agrees with the whole fleet.
+ */
+export async function verdictOn(
+  log: Log,
+  contested: Contested,
+  patience: Patience = {},
+): Promise<EventOf<VerdictName> | undefined> {
+  const subject = verdicts(contested.target, contested.migration, contested.attempt)
+  let seen = 0
+  for (;;) {
+    const entry = await log.next(subject, seen, patience)
+    if (entry === undefined) return undefined
+    if (isValidAfter(entry, 0)) {
+      const { event } = entry.message
+      if (event.type === 'Committed' || event.type === 'Cancelled') return event
+    }
+    seen = entry.position
+  }
+}

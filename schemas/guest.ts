@@ -1,0 +1,33 @@
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { Bytes, Name } from './words.ts'
+
+/**
+ * What a copy of a guest is doing on a host, as its hypervisor says.
+ * `sent`: paused and whole, its image has left (QEMU's postmigrate).
+ * `receiving`: made to be loaded, not started. `loaded`: the whole image is there, never started.
+ */
+export const GuestState = Type.Union([
+  Type.Literal('running'),
+  Type.Literal('paused'),
+  Type.Literal('sent'),
+  Type.Literal('receiving'),
+  Type.Literal('loaded'),
+  Type.Literal('unresponsive'),
+])
+export type GuestState = Static<typeof GuestState>
+
+/** What a guest needs of a host, so that a target can be chosen and a wrong one refused. */
+export const GuestNeeds = Type.Object({
+  memoryBytes: Bytes,
+  vcpus: Type.Integer({ minimum: 1 }),
+  hypervisor: Type.String(),
+  machine: Type.String(),
+  cpu: Type.String(),
+  accelerator: Type.String(),
+})
+export type GuestNeeds = Static<typeof GuestNeeds>
+
+/** One guest in a host's inventory. */
+export const GuestReport = Type.Object({ vm: Name, state: GuestState, needs: GuestNeeds })
+export type GuestReport = Static<typeof GuestReport>

@@ -1,0 +1,436 @@
+import { Type } from 'typebox'
+import type { Static, TObject } from 'typebox'
+import { GuestNeeds, GuestReport } from './guest.ts'
+import { CopyProgress, Policy } from './policy.ts'
+import { Cause, Failure, HostRefusal } from './refusal.ts'
+import {
+  Address,
+  Bytes,
+  CurveKey,
+  Digest,
+  Id,
+  Milliseconds,
+  Moment,
+  Name,
+  Position,
+  Sealed,
+  Text,
+  Who,
+} from './words.ts'
+
+/**
+ * Every message of the log, as one table: its kind (which says who writes it and on which subject),
+ * what it is about (which says what stands in its envelope), its version, and the shape of its data.
+ *
+ * Decisions are what a coordinator recorded, commands what it asks of a host, facts what a host reports,
+ * and the first valid verdict on its subject says who may run the guest.
+ */
+
+export type Kind =
+  | 'decision'
+  | 'admission'
+  | 'command'
+  | 'fact'
+  | 'verdict'
+  | 'host'
+  | 'coordinator'
+  | 'progress'
+
+/** `migration`: one attempt of one migration. `guest`: a guest that is not being moved. `writer`: who says it. */
+export type About = 'migration' | 'guest' | 'writer'
+
+type Shape = {
+  readonly kind: Kind
+  readonly about: About
+  readonly version: number
+  readonly data: TObject
+}
+
+/** The position of the last valid message on the same subject: what makes the order of the log decide. */
+const after = { after: Position }
+
+/** The position of `Admitted`: it orders attempts, and a host obeys the highest that it has seen. */
+const admission = { admission: Position }
+
+const host = { host: Name }
+
+const transferVersion = { transferVersion: Type.Integer({ minimum: 1 }) }
+
+const openDuties = {
+  /** Hosts that have not answered. The verdict binds them; they settle it when they return. */
+  openDuties: Type.Array(Type.Object({ host: Name, command: Text })),
+}
+
+export const messages = {
+  // Decisions: `ferry.decision.<vm>`
+  MigrationRequested: {
+    kind: 'decision',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...after,
+      source: Name,
+      /** Absent: the coordinator chooses when there is a slot. */
+      target: Type.Optional(Name),
+      policy: Policy,
+      by: Who,
+    }),
+  },
+  CancelAsked: {
+    kind: 'decision',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...after, by: Who }),
+  },
+  Retried: {
+    kind: 'decision',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...after, cause: Cause, ...openDuties }),
+  },
+  Fenced: {
+    kind: 'decision',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...after, ...host, by: Who, evidence: Text }),
+  },
+  DoubtRaised: {
+    kind: 'decision',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...after, ...host, question: Text }),
+  },
+  Completed: {
+    kind: 'decision',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...after, ...openDuties }),
+  },
+  Abandoned: {
+    kind: 'decision',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...after, cause: Cause, ...openDuties, guestLost: Type.Boolean() }),
+  },
+  StartOrdered: {
+    kind: 'decision',
+    about: 'guest',
+    version: 1,
+    data: Type.Object({ ...after, ...host, start: Id, by: Who }),
+  },
+
+  // The ledger of slots: `ferry.admission`
+  Admitted: {
+    kind: 'admission',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...after, source: Name, target: Name }),
+  },
+
+  // Commands: `ferry.command.<host>.<vm>.<command>`
+  Begin: {
+    kind: 'command',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...host, ...admission, target: Name, targetKey: CurveKey, policy: Policy }),
+  },
+  Prepare: {
+    kind: 'command',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...host,
+      ...admission,
+      source: Name,
+      sourceKey: CurveKey,
+      needs: GuestNeeds,
+      sealedDefinition: Sealed,
+      ...transferVersion,
+    }),
+  },
+  Perform: {
+    kind: 'command',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...host,
+      ...admission,
+      target: Name,
+      targetKey: CurveKey,
+      transfer: Id,
+      address: Address,
+      sealedKey: Sealed,
+      ...transferVersion,
+      policy: Policy,
+    }),
+  },
+  Finish: {
+    kind: 'command',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...host, ...admission, source: Name, transfer: Id }),
+  },
+  Confirm: {
+    kind: 'command',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...host, ...admission, target: Name }),
+  },
+  Cancel: {
+    kind: 'command',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...host,
+      ...admission,
+      role: Type.Union([Type.Literal('source'), Type.Literal('target')]),
+      target: Name,
+      /** The position of `Fenced`, where a fence and not the verdict lets the source go on. */
+      fence: Type.Optional(Position),
+    }),
+  },
+  Start: {
+    kind: 'command',
+    about: 'guest',
+    version: 1,
+    data: Type.Object({ ...host, start: Id }),
+  },
+
+  // Facts: `ferry.fact.<host>.<vm>.<fact>`
+  MigrationBegun: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...admission,
+      needs: GuestNeeds,
+      /** The guest's definition, sealed for the target: it may hold secrets. */
+      sealedDefinition: Sealed,
+      ...transferVersion,
+    }),
+  },
+  BeginRefused: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...admission, refusal: HostRefusal }),
+  },
+  TargetPrepared: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...admission,
+      transfer: Id,
+      address: Address,
+      /** The transfer's key, sealed for the source. */
+      sealedKey: Sealed,
+      expiresAt: Moment,
+      ...transferVersion,
+    }),
+  },
+  PrepareRefused: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...admission, refusal: HostRefusal }),
+  },
+  RoundPassed: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...admission, ...CopyProgress.properties }),
+  },
+  SourcePaused: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...admission, pausedAt: Moment }),
+  },
+  Performed: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...admission,
+      pausedAt: Moment,
+      /** When the gate let the switchover go on: the log had been heard (rule 5). */
+      gatePassedAt: Moment,
+      /** When the hypervisor said that the whole image was out. */
+      sentAt: Moment,
+      /** When the end frame was handed to the network. */
+      endFrameAt: Moment,
+      bytes: Bytes,
+      digest: Digest,
+      rounds: Type.Integer({ minimum: 0 }),
+    }),
+  },
+  PerformFailed: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...admission, failure: Failure }),
+  },
+  ReceiveFailed: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...admission, failure: Failure }),
+  },
+  TargetRunning: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...admission,
+      /** When the verdict had been read back. Absent: an agent found it already running after a restart. */
+      committedAt: Type.Optional(Moment),
+      runningAt: Type.Optional(Moment),
+    }),
+  },
+  /** Said only by the process that knows that it sent no start (rule 6). */
+  TargetNeverRan: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...admission, failure: Failure }),
+  },
+  TargetCleared: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...admission }),
+  },
+  SourceReleased: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...admission }),
+  },
+  SourceResumed: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...admission,
+      /** False: it had never stopped. */
+      wasPaused: Type.Boolean(),
+      runningAt: Moment,
+    }),
+  },
+  /** The source has no copy left to resume: its guest ended by itself. */
+  SourceLost: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...admission }),
+  },
+  GuestStarted: {
+    kind: 'fact',
+    about: 'guest',
+    version: 1,
+    data: Type.Object({ start: Id, needs: GuestNeeds }),
+  },
+  StartRefused: {
+    kind: 'fact',
+    about: 'guest',
+    version: 1,
+    data: Type.Object({ start: Id, refusal: HostRefusal }),
+  },
+
+  // Verdicts: `ferry.verdict.<target>.<migration>.<attempt>`
+  Committed: {
+    kind: 'verdict',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...after,
+      target: Name,
+      /** The receipt: what arrived, as the target counted it. */
+      bytes: Bytes,
+      digest: Digest,
+      /** When the end frame had been checked, and when the hypervisor had loaded the whole image. */
+      endFrameAt: Moment,
+      loadedAt: Moment,
+    }),
+  },
+  Cancelled: {
+    kind: 'verdict',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...after, target: Name, cause: Cause }),
+  },
+
+  // Hosts: `ferry.host.<host>`
+  HostReported: {
+    kind: 'host',
+    about: 'writer',
+    version: 1,
+    data: Type.Object({
+      address: Address,
+      key: CurveKey,
+      hypervisor: Text,
+      hypervisorVersion: Text,
+      cpu: Text,
+      machines: Type.Array(Text),
+      cpuModels: Type.Array(Text),
+      accelerators: Type.Array(Text),
+      memoryBytes: Bytes,
+      guests: Type.Array(GuestReport),
+      agentVersion: Text,
+      /** This host's clock minus the log server's, and how wrong that may be. */
+      clockOffsetMs: Type.Number(),
+      clockErrorMs: Milliseconds,
+      ...transferVersion,
+    }),
+  },
+  /** Someone came to the transfer port without a right to; said at most once in a while, with a count. */
+  ConnectionRefused: {
+    kind: 'host',
+    about: 'writer',
+    version: 1,
+    data: Type.Object({
+      why: Type.Union([
+        Type.Literal('UnknownTransfer'),
+        Type.Literal('UsedTransfer'),
+        Type.Literal('ExpiredTransfer'),
+        Type.Literal('WrongKey'),
+        Type.Literal('NotTls'),
+        Type.Literal('Silent'),
+      ]),
+      transfer: Type.Optional(Id),
+      remoteAddress: Text,
+      times: Type.Integer({ minimum: 1 }),
+    }),
+  },
+
+  // Coordinators: `ferry.coordinator.<coordinator>`
+  LeadershipTaken: {
+    kind: 'coordinator',
+    about: 'writer',
+    version: 1,
+    data: Type.Object({ epoch: Type.Integer({ minimum: 1 }) }),
+  },
+
+  // Progress: `ferry.progress.<host>.<vm>`, in a stream of its own, kept by age
+  ProgressSampled: {
+    kind: 'progress',
+    about: 'migration',
+    version: 1,
+    data: CopyProgress,
+  },
+} as const satisfies Record<string, Shape>
+
+export type MessageName = keyof typeof messages
+
+/** The shape of the data of one message. */
+export type DataOf<Name extends MessageName> = Static<(typeof messages)[Name]['data']>
+
+/** The names of all messages of one kind, or about one thing. */
+export type NamesOf<K extends Kind> = {
+  [Name in MessageName]: (typeof messages)[Name]['kind'] extends K ? Name : never
+}[MessageName]
+
+export type NamesAbout<A extends About> = {
+  [Name in MessageName]: (typeof messages)[Name]['about'] extends A ? Name : never
+}[MessageName]

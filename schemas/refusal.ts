@@ -1,0 +1,96 @@
+import { Type } from 'typebox'
+import type { Static, TObject, TProperties } from 'typebox'
+import { GuestState } from './guest.ts'
+import { Bytes, Id, Milliseconds, Name, Position, Text } from './words.ts'
+
+/** Every expected "no", as data. The sentences are in `events/sentences.ts`, and nowhere else. */
+
+const reason = <const Word extends string, Fields extends TProperties>(
+  type: Word,
+  fields: Fields,
+): TObject<{ type: ReturnType<typeof Type.Literal<Word>> } & Fields> =>
+  Type.Object({ type: Type.Literal(type), ...fields })
+
+/** Why a host cannot take a guest: said by the coordinator when it chooses, by the target when it prepares. */
+export const Unfit = Type.Union([
+  reason('NotEnoughMemory', { neededBytes: Bytes, freeBytes: Bytes }),
+  reason('OtherHypervisor', { needed: Text, found: Text }),
+  reason('MachineUnsupported', { machine: Text }),
+  reason('CpuUnsupported', { cpu: Text }),
+  reason('AcceleratorUnsupported', { accelerator: Text }),
+  reason('HostSilent', { host: Name }),
+  reason('GuestAlreadyHere', { vm: Name, state: GuestState }),
+])
+export type Unfit = Static<typeof Unfit>
+
+/** What a host says when it will not begin, prepare or start. Nothing has moved then. */
+export const HostRefusal = Type.Union([
+  ...Unfit.anyOf,
+  reason('GuestGone', { vm: Name }),
+  reason('GuestNotRunning', { vm: Name, state: GuestState }),
+  reason('DiskMissing', { path: Text }),
+  reason('DiskMismatch', { path: Text, expected: Text, found: Text }),
+  reason('DiskUnmovable', { path: Text, why: Text }),
+  reason('FileMissing', { path: Text }),
+  reason('ToolMissing', { tool: Text }),
+  reason('CapabilityMissing', { capability: Text, hypervisor: Text }),
+  reason('TransferVersionUnsupported', { offered: Type.Integer(), supported: Type.Integer() }),
+  reason('DefinitionSealed', { host: Name }),
+  reason('DefinitionInvalid', { path: Text, problem: Text }),
+  reason('UnknownDefinition', { vm: Name }),
+  reason('HypervisorFailed', { message: Text }),
+])
+export type HostRefusal = Static<typeof HostRefusal>
+
+/** Why a copy did not arrive. The guest runs on at the source, or is paused there and whole. */
+export const Failure = Type.Union([
+  reason('AgentRestarted', {}),
+  reason('LogSilent', { silentForMs: Milliseconds }),
+  reason('ConnectFailed', { address: Text, code: Text }),
+  reason('TransferRejected', { transfer: Id, code: Text }),
+  reason('TransferExpired', { transfer: Id }),
+  reason('TransferUnknown', { transfer: Id }),
+  reason('StreamCut', { receivedBytes: Bytes }),
+  reason('StreamBroken', { sentBytes: Bytes, code: Text }),
+  reason('FrameInvalid', { problem: Text }),
+  reason('DigestMismatch', { expected: Text, found: Text }),
+  reason('CountMismatch', { expectedBytes: Bytes, foundBytes: Bytes }),
+  reason('KeySealed', { host: Name }),
+  reason('GuestGone', { vm: Name }),
+  reason('HypervisorFailed', { message: Text }),
+])
+export type Failure = Static<typeof Failure>
+
+/** What the coordinator answers a request that it will not carry out. */
+export const RequestRefusal = Type.Union([
+  reason('NotUnderstood', { path: Text, problem: Text }),
+  reason('UnknownGuest', { vm: Name }),
+  reason('GuestNotRunning', { vm: Name, state: GuestState }),
+  reason('GuestOnSeveralHosts', { vm: Name, hosts: Type.Array(Name) }),
+  reason('GuestStuck', { vm: Name, position: Position, problem: Text }),
+  reason('AlreadyRunning', { vm: Name, host: Name }),
+  reason('AlreadyMigrating', { vm: Name, migration: Id }),
+  reason('StartPending', { vm: Name, host: Name }),
+  reason('AlreadyThere', { vm: Name, host: Name }),
+  reason('UnknownHost', { host: Name }),
+  reason('TargetUnfit', { host: Name, unfit: Unfit }),
+  reason('NoTarget', {
+    vm: Name,
+    considered: Type.Array(Type.Object({ host: Name, unfit: Unfit })),
+  }),
+  reason('RequestIdTaken', { request: Id, vm: Name }),
+  reason('UnknownMigration', { migration: Id }),
+  reason('TooLateToCancel', { migration: Id, committedAt: Position }),
+  reason('AlreadyEnded', { migration: Id, outcome: Text }),
+  reason('Busy', { what: Text }),
+])
+export type RequestRefusal = Static<typeof RequestRefusal>
+
+/** Why an attempt was given up: stands in the verdict `Cancelled`. */
+export const Cause = Type.Union([
+  reason('Asked', { by: Text }),
+  reason('TimedOut', { phase: Text, limitMs: Milliseconds }),
+  reason('Refused', { host: Name, refusal: HostRefusal }),
+  reason('Failed', { host: Name, failure: Failure }),
+])
+export type Cause = Static<typeof Cause>

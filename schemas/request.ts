@@ -1,0 +1,45 @@
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { Policy } from './policy.ts'
+import { RequestRefusal } from './refusal.ts'
+import { Id, Name, Position, Text, Who } from './words.ts'
+
+/**
+ * What may be asked of a coordinator, over NATS request/reply at `ferry.api.<verb>`. An unknown field is refused:
+ * a misspelt option must not be silently ignored. The request's id becomes the migration's id, so asking twice
+ * with the same id is asking once.
+ */
+
+const strict = { additionalProperties: false }
+
+export const MigrateRequest = Type.Object(
+  {
+    request: Id,
+    vm: Name,
+    target: Type.Optional(Name),
+    policy: Type.Optional(Type.Partial(Policy, strict)),
+    by: Who,
+    traceparent: Type.Optional(Type.String()),
+  },
+  strict,
+)
+export type MigrateRequest = Static<typeof MigrateRequest>
+
+export const CancelRequest = Type.Object({ migration: Id, by: Who }, strict)
+export type CancelRequest = Static<typeof CancelRequest>
+
+export const StartRequest = Type.Object({ request: Id, vm: Name, host: Name, by: Who }, strict)
+export type StartRequest = Static<typeof StartRequest>
+
+export const StatusRequest = Type.Object({ migration: Id }, strict)
+export type StatusRequest = Static<typeof StatusRequest>
+
+export const FleetRequest = Type.Object({}, strict)
+export type FleetRequest = Static<typeof FleetRequest>
+
+/** What every request about a decision answers: what was recorded and where, or why not. */
+export const Answer = Type.Union([
+  Type.Object({ accepted: Type.Literal(true), id: Id, position: Position }),
+  Type.Object({ accepted: Type.Literal(false), refusal: RequestRefusal, sentence: Text }),
+])
+export type Answer = Static<typeof Answer>

@@ -1,0 +1,39 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { startNatsServer } from '@ferry/coordinator/embedded/nats-server'
+import { systemClock } from '@ferry/events/clock'
+import { connect } from '@ferry/events/log/connect'
+import { memoryLog } from '@ferry/events/log/in-memory'
+import { logContract } from '../contract/log.ts'
+
+logContract('in memory', async () => {
+  const log = memoryLog(systemClock)
+  return {
+    log,
+    other: log,
+    inject: async (subject, body) => log.inject(subject, body),
+    close: async () => {},
+  }
+})
+
+logContract('on JetStream', async () => {
+  const dataDirectory = await mkdtemp(join(tmpdir(), 'ferry-log-'))
+  const server = await startNatsServer({ dataDirectory })
+  const open = (name: string) =>
+    connect({ servers: [server.url], name }, systemClock, { create: { replicas: 1 } })
+  const [one, two] = [await open('one'), await open('two')]
+  return {
+    log: one.log,
+    other: two.log,
+    inject: async (subject, body) => {
+      await one.nc.request(subject, body)
+    },
+    close: async () => {
+      await one.close()
+      await two.close()
+      await server.stop()
+      await rm(dataDirectory, { recursive: true })
+    },
+  }
+})

@@ -1,0 +1,92 @@
+import { fork } from 'node:child_process'
+import { readdir } from 'node:fs/promises'
+import { join, relative } from 'node:path'
+import type { Tally } from './run-file.ts'
+
+/**
+ * Runs every test file in a process of its own, with a time limit. uvu by itself exits 0 when a `before` hook throws
+ * or `.run()` is forgotten; here a file that ran no test has failed, and so has one that leaves something running.
+ *
+ * `npm test -- WORD ...` runs only the files whose path has one of the words in it.
+ */
+
+const here = import.meta.dirname
+
+/** Real guests and real servers take their time; the rest must be quick. */
+const limits = { real: { ms: 420_000, atOnce: 1 }, quick: { ms: 90_000, atOnce: 2 } }
+
+/** How long a file may take to end after its last test. */
+const GRACE_MS = 5000
+
+const words = process.argv.slice(2)
+const files = (await readdir(here, { recursive: true }))
+  .filter((file) => file.endsWith('.test.ts') && !file.includes('node_modules'))
+  .filter((file) => words.length === 0 || words.some((word) => file.includes(word)))
+  .toSorted()
+
+const began = performance.now()
+const results = [
+  ...(await runAll(
+    files.filter((file) => !file.startsWith('real/')),
+    limits.quick,
+  )),
+  ...(await runAll(
+    files.filter((file) => file.startsWith('real/')),
+    limits.real,
+  )),
+]
+const passed = results.reduce((sum, tally) => sum + tally.passed, 0)
+const failed = results.reduce((sum, tally) => sum + tally.failed, 0) + (files.length === 0 ? 1 : 0)
+if (files.length === 0) console.log(`No test file has ${words.join(' or ')} in its path.`)
+console.log(`\nin ${Math.round((performance.now() - began) / 1000)} s`)
+console.log(`${passed} passed, ${failed} failed`)
+process.exitCode = failed === 0 ? 0 : 1
+
+async function runAll(queue: string[], { ms, atOnce }: { ms: number; atOnce: number }) {
+  const waiting = [...queue]
+  const tallies: Tally[] = []
+  const worker = async () => {
+    for (let file = waiting.shift(); file !== undefined; file = waiting.shift())
+      tallies.push(await runFile(file, ms))
+  }
+  await Promise.all(Array.from({ length: atOnce }, worker))
+  return tallies
+}
+
+async function runFile(file: string, limitMs: number): Promise<Tally> {
+  const from = performance.now()
+  const child = fork(join(here, 'run-file.ts'), [join(here, file)], {
+    execArgv: ['--import', 'tsx'],
+    stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+  })
+  let output = ''
+  for (const stream of [child.stdout, child.stderr])
+    stream?.setEncoding('utf8').on('data', (text: string) => (output += text))
+
+  let tally: Tally | undefined
+  let trouble: string | undefined
+  let timer = setTimeout(() => end(`took longer than ${limitMs / 1000} s`), limitMs)
+  const end = (why: string) => {
+    trouble = why
+    child.kill('SIGKILL')
+  }
+  child.on('message', (message: Tally) => {
+    tally = message
+    clearTimeout(timer)
+    timer = setTimeout(() => end('left something running after its last test'), GRACE_MS)
+  })
+  const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
+  clearTimeout(timer)
+
+  if (tally === undefined) trouble ??= `ended with ${code} before its tests did`
+  else if (tally.passed + tally.failed === 0) trouble ??= 'ran no test; is `.run()` forgotten?'
+  const { passed, failed } = tally ?? { passed: 0, failed: 0 }
+  const seconds = ((performance.now() - from) / 1000).toFixed(1)
+  const bad = failed > 0 || trouble !== undefined
+  console.log(
+    `${bad ? 'FAILED' : 'ok    '} ${relative(here, join(here, file))} · ${passed} passed · ${seconds} s`,
+  )
+  if (trouble !== undefined) console.log(`       it ${trouble}`)
+  if (bad) console.log(output.trimEnd().replaceAll(/^/gm, '       '))
+  return { passed, failed: failed + (trouble === undefined ? 0 : 1) }
+}
