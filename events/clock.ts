@@ -62,3 +62,6 @@ export class Overdue extends Error {
 
 const asError = (reason: unknown): Error =>
   reason instanceof Error ? reason : new Error(String(reason))
+
+/** A moment as an envelope's `time` wants it. */
+export const timestamp = (ms: number): string => new Date(ms).toISOString()

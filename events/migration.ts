@@ -1,4 +1,4 @@
-import type { EventOf } from '@ferry/schemas/event'
+import type { Event, EventOf } from '@ferry/schemas/event'
 import type { DataOf } from '@ferry/schemas/messages'
 import type { Policy } from '@ferry/schemas/policy'
 import type { Cause, Failure, HostRefusal } from '@ferry/schemas/refusal'
@@ -27,8 +27,10 @@ export type Migration = {
   /** When this phase began. */
   since: Place
   attempt: Attempt
+  /** The targets of the attempts before. */
+  readonly triedTargets: string[]
   cancelAsked?: Place & { by: string }
-  fence?: Place & { host: string }
+  fence?: Place & { host: string; by: string }
   doubt?: Place & { question: string }
   end?: End
 }
@@ -94,6 +96,7 @@ export function begin(event: EventOf<'MigrationRequested'>, place: Place): Migra
     phase: 'queued',
     since: place,
     attempt: freshAttempt(event.attempt),
+    triedTargets: [],
   }
 }
 
@@ -202,10 +205,11 @@ function learn(migration: Migration, event: MigrationEvent, place: Place): void 
       migration.cancelAsked ??= { ...place, by: event.data.by }
       return
     case 'Retried':
+      if (attempt.slot !== undefined) migration.triedTargets.push(attempt.slot.target)
       migration.attempt = freshAttempt(attempt.number + 1)
       return
     case 'Fenced':
-      migration.fence = { ...place, host: event.data.host }
+      migration.fence = { ...place, host: event.data.host, by: event.data.by }
       return
     case 'DoubtRaised':
       migration.doubt = { ...place, question: event.data.question }
@@ -227,5 +231,5 @@ const isFact = (event: MigrationEvent): event is EventOf<FactName> =>
   messages[event.type].kind === 'fact'
 const isVerdict = (event: MigrationEvent): event is EventOf<VerdictName> =>
   messages[event.type].kind === 'verdict'
-const isCommand = (event: MigrationEvent): event is EventOf<CommandName> =>
-  messages[event.type].kind === 'command'
+export const isCommand = (event: Event): event is EventOf<CommandName> =>
+  messages[event.type].kind === 'command' && messages[event.type].about === 'migration'

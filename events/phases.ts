@@ -189,7 +189,19 @@ export const saidBy: Readonly<Record<FactName, Role>> = {
   TargetCleared: 'target',
 }
 
-export const isEnded = (phase: PhaseName): boolean => phase === 'completed' || phase === 'abandoned'
+export const isEnded = (phase: string): boolean => phase === 'completed' || phase === 'abandoned'
 
 /** From these the verdict `Cancelled` can still be written; whether it wins, the log decides. */
 export const isCancellable = (phase: PhaseName): boolean => phases[phase].on.Cancelled !== undefined
+
+/** The facts that answer a command, by the rows that ask for it. */
+export function answersTo(command: CommandName, of: Role): readonly FactName[] {
+  for (const { asks } of Object.values(phases))
+    for (const ask of asks) if (ask.command === command && ask.of === of) return ask.answers
+  return []
+}
+
+export const isFactName = (name: string): name is FactName => Object.hasOwn(saidBy, name)
+
+export const isEndedName = (phase: string): boolean =>
+  phase === 'completed' || phase === 'abandoned'

@@ -16,4 +16,10 @@ export interface Registers {
   watch(prefix: string, signal: AbortSignal): AsyncIterable<Register>
 }
 
-export type Register = { readonly key: string; readonly value: string; readonly revision: number }
+export type Register = {
+  readonly key: string
+  readonly value: string
+  readonly revision: number
+  /** By the server's clock, in milliseconds since 1970. */
+  readonly writtenAt: number
+}

@@ -58,7 +58,7 @@ export function subjectOf(event: Event): string | undefined {
     case 'verdict':
       return verdictSubject(event)
     case 'host':
-      return host === undefined ? undefined : `ferry.host.${token(host)}`
+      return host === undefined ? undefined : hostSubject(host)
     case 'coordinator':
       return coordinator === undefined ? undefined : `ferry.coordinator.${token(coordinator)}`
     case 'progress':
@@ -85,13 +85,19 @@ export const facts = (host: string, vm: string, fact: string) =>
 export const verdicts = (target: string, migration: string, attempt: number) =>
   `ferry.verdict.${token(target)}.${migration}.${attempt}`
 
+export const hostSubject = (host: string) => `ferry.host.${token(host)}`
+
 export const progress = (host: string, vm: string) => `ferry.progress.${token(host)}.${token(vm)}`
 
 /** Filters: what a reader asks for. */
 export const filters = {
-  everything: 'ferry.>',
-  commandsFor: (host: string) => `ferry.command.${token(host)}.>`,
-  factsFrom: (host: string) => `ferry.fact.${token(host)}.>`,
+  allDecisions: 'ferry.decision.*',
+  commandsFor: (host: string) => `ferry.command.${token(host)}.*.*`,
+  factsFrom: (host: string) => `ferry.fact.${token(host)}.*.*`,
+  ledger: templates.admission,
+  commandsAbout: (vm: string) => `ferry.command.*.${token(vm)}.*`,
+  factsAbout: (vm: string) => `ferry.fact.*.${token(vm)}.*`,
+  verdictsOn: (migration: string) => `ferry.verdict.*.${migration}.*`,
   progressOf: (vm: string) => `ferry.progress.*.${token(vm)}`,
 } as const
 
@@ -99,12 +105,15 @@ export const filters = {
 export const apiGroup = 'ferry.api'
 
 /**
- * A name as one token of a subject. NATS splits at dots, reads `*` and `>` as wildcards and takes no white space;
- * all of them, and anything that is not plain ASCII, become %XX.
+ * A name as one token of a subject, of a register's key or of a consumer's name. NATS splits at dots, reads `*` and
+ * `>` as wildcards and takes no white space; all of them, and anything that is not plain ASCII, become =XX.
  */
 export const token = (name: string): string =>
-  encodeURIComponent(name).replaceAll(/[.*!'()~]/g, (character) => `%${hex(character)}`)
+  encodeURIComponent(name)
+    .replaceAll(
+      /[.*!'()~]/g,
+      (character) => `%${character.charCodeAt(0).toString(16).toUpperCase()}`,
+    )
+    .replaceAll('%', '=')
 
-export const nameOf = (encoded: string): string => decodeURIComponent(encoded)
-
-const hex = (character: string) => character.charCodeAt(0).toString(16).toUpperCase()
+export const nameOf = (encoded: string): string => decodeURIComponent(encoded.replaceAll('=', '%'))

@@ -378,9 +378,8 @@ export const messages = {
       memoryBytes: Bytes,
       guests: Type.Array(GuestReport),
       agentVersion: Text,
-      /** This host's clock minus the log server's, and how wrong that may be. */
-      clockOffsetMs: Type.Number(),
-      clockErrorMs: Milliseconds,
+      /** This host's clock minus the log server's, and how wrong that may be; absent until it was measured. */
+      clock: Type.Optional(Type.Object({ offsetMs: Type.Number(), errorMs: Milliseconds })),
       ...transferVersion,
     }),
   },

@@ -46,6 +46,7 @@ export type HostRefusal = Static<typeof HostRefusal>
 export const Failure = Type.Union([
   reason('AgentRestarted', {}),
   reason('LogSilent', { silentForMs: Milliseconds }),
+  reason('VerdictGiven', {}),
   reason('ConnectFailed', { address: Text, code: Text }),
   reason('TransferRejected', { transfer: Id, code: Text }),
   reason('TransferExpired', { transfer: Id }),
@@ -67,7 +68,6 @@ export const RequestRefusal = Type.Union([
   reason('UnknownGuest', { vm: Name }),
   reason('GuestNotRunning', { vm: Name, state: GuestState }),
   reason('GuestOnSeveralHosts', { vm: Name, hosts: Type.Array(Name) }),
-  reason('GuestStuck', { vm: Name, position: Position, problem: Text }),
   reason('AlreadyRunning', { vm: Name, host: Name }),
   reason('AlreadyMigrating', { vm: Name, migration: Id }),
   reason('StartPending', { vm: Name, host: Name }),
@@ -86,11 +86,12 @@ export const RequestRefusal = Type.Union([
 ])
 export type RequestRefusal = Static<typeof RequestRefusal>
 
-/** Why an attempt was given up: stands in the verdict `Cancelled`. */
+/** Why an attempt was given up: stands in the verdict `Cancelled`, and in the decision that ends a migration. */
 export const Cause = Type.Union([
   reason('Asked', { by: Text }),
   reason('TimedOut', { phase: Text, limitMs: Milliseconds }),
   reason('Refused', { host: Name, refusal: HostRefusal }),
   reason('Failed', { host: Name, failure: Failure }),
+  reason('Fenced', { host: Name, by: Text }),
 ])
 export type Cause = Static<typeof Cause>

@@ -10,11 +10,13 @@ import type { JetStreamManager } from '@nats-io/jetstream'
 import { Kvm } from '@nats-io/kv'
 import { connect as connectNats, credsAuthenticator, nanos } from 'nats'
 import type { NatsConnection } from 'nats'
+import type { CopyProgress } from '@ferry/schemas/policy'
 import type { Clock } from '../clock.ts'
+import { readEntry } from '../entry.ts'
 import { LogUnavailable } from '../log.ts'
 import type { Log } from '../log.ts'
 import type { Registers } from '../registers.ts'
-import { streams } from '../subjects.ts'
+import { filters, streams } from '../subjects.ts'
 import { jetstreamLog } from './jetstream.ts'
 import { kvRegisters } from './kv.ts'
 
@@ -29,8 +31,13 @@ export type LogAddress = {
 
 export type Connection = {
   readonly log: Log
-  readonly registers: Registers
+  /** Who leads. */
+  readonly leases: Registers
+  /** Who is alive: forgotten after a few seconds of silence. */
+  readonly heartbeats: Registers
   readonly nc: NatsConnection
+  /** The progress of a guest's copying, from now on: samples, of which some may be missed. */
+  readonly progressOf: (vm: string, signal: AbortSignal) => AsyncIterable<CopyProgress>
   readonly server: ServerFacts
   readonly close: () => Promise<void>
 }
@@ -45,6 +52,7 @@ export type ServerFacts = {
 export type ConnectOptions = {
   /** How long the server may take to appear. */
   readonly patienceMs?: number
+  readonly signal?: AbortSignal
   /** Who makes the streams where they are missing: coordinators do, others wait for them. */
   readonly create?: { readonly replicas: number }
 }
@@ -52,6 +60,7 @@ export type ConnectOptions = {
 /** An id may be sent again within this window and is stored once; mirrors need the same window. */
 const DUPLICATE_WINDOW_MS = 60 * 60 * 1000
 const PROGRESS_KEPT_MS = 60 * 60 * 1000
+const HEARTBEATS_KEPT_MS = 6000
 const AGAIN_MS = 200
 
 export async function connect(
@@ -59,7 +68,7 @@ export async function connect(
   clock: Clock,
   options: ConnectOptions = {},
 ): Promise<Connection> {
-  const { patienceMs = 10_000, create } = options
+  const { patienceMs = 10_000, create, signal } = options
   const began = clock.elapsed()
   const attempt = async <T>(what: string, request: () => Promise<T>): Promise<T> => {
     for (;;) {
@@ -69,7 +78,7 @@ export async function connect(
         const waited = clock.elapsed() - began
         if (waited + AGAIN_MS > patienceMs) throw new LogUnavailable(what, waited, { cause: error })
       }
-      await clock.sleep(AGAIN_MS)
+      await clock.sleep(AGAIN_MS, signal)
     }
   }
 
@@ -84,15 +93,23 @@ export async function connect(
       jsm.streams.info(streams.log.name),
     )
     const kvm = new Kvm(nc)
-    const bucket = await attempt('no registers', () =>
-      kvm.create('ferry', { history: 1, replicas: info.config.num_replicas }),
-    )
+    const bucket = (name: string, options: object) =>
+      attempt('no registers', () =>
+        kvm.create(name, { history: 1, replicas: info.config.num_replicas, ...options }),
+      )
+    const leases = await bucket('ferry_leases', {})
+    const heartbeats = await bucket('ferry_heartbeats', {
+      ttl: HEARTBEATS_KEPT_MS,
+      storage: StorageType.Memory,
+    })
     const { onReconnect, stop } = reconnects(nc)
     const link = { nc, jsm, onReconnect }
     return {
       log: jetstreamLog(link, clock),
-      registers: kvRegisters(bucket),
+      leases: kvRegisters(leases),
+      heartbeats: kvRegisters(heartbeats),
       nc,
+      progressOf: (vm, signal) => progressOf(nc, vm, signal),
       server: {
         version: nc.info?.version ?? 'unknown',
         url: nc.getServer(),
@@ -179,5 +196,25 @@ function reconnects(nc: NatsConnection) {
       return () => void listeners.delete(act)
     },
     stop: () => listeners.clear(),
+  }
+}
+
+async function* progressOf(
+  nc: NatsConnection,
+  vm: string,
+  signal: AbortSignal,
+): AsyncGenerator<CopyProgress, void, undefined> {
+  const samples = nc.subscribe(filters.progressOf(vm))
+  const stop = () => samples.unsubscribe()
+  signal.addEventListener('abort', stop, { once: true })
+  if (signal.aborted) stop()
+  for await (const sample of samples) {
+    const { message } = readEntry({
+      position: 0,
+      storedAt: 0,
+      subject: sample.subject,
+      body: sample.string(),
+    })
+    if (message.is === 'event' && message.event.type === 'ProgressSampled') yield message.event.data
   }
 }

@@ -22,6 +22,7 @@ export const PATIENCE_MS = 15_000
 
 const WRONG_LAST_SEQUENCE = 10071
 const NO_MESSAGE_FOUND = 10037
+const BAD_REQUEST = 400
 
 /** A connection that tells when it came back, so that whoever listens can listen anew at once. */
 export type Link = {
@@ -106,6 +107,7 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
         }
       } catch (error) {
         if (nc.isClosed()) throw new LogUnavailable('following it', 0, { cause: error })
+        if (isMisused(error)) throw error
         // Whatever ended the consumer, the position tells where to go on; the pause below bounds how often.
       } finally {
         forget()
@@ -218,6 +220,12 @@ const asDelivery = (message: JsMsg): Delivery => ({
 const isConflict = (error: unknown): boolean =>
   error instanceof JetStreamApiError && error.code === WRONG_LAST_SEQUENCE
 
+/** The server understood the request and will never do it: asking again would hide a bug. */
+const isMisused = (error: unknown): boolean =>
+  error instanceof JetStreamApiError && error.status === BAD_REQUEST
+
 /** What the server said no to stays no; anything else (no leader yet, no answer) may pass. */
 const isDefinite = (error: unknown): boolean =>
-  isConflict(error) || (error instanceof JetStreamApiError && error.code === NO_MESSAGE_FOUND)
+  isConflict(error) ||
+  isMisused(error) ||
+  (error instanceof JetStreamApiError && error.code === NO_MESSAGE_FOUND)

@@ -1,12 +1,12 @@
-import type { KV } from '@nats-io/kv'
-import type { Registers } from '../registers.ts'
+import type { KV, KvEntry } from '@nats-io/kv'
+import type { Register, Registers } from '../registers.ts'
 
 /** Registers in a NATS key-value bucket. A write that is not answered counts as lost: the caller tries again. */
 export function kvRegisters(bucket: KV): Registers {
   return {
     read: async (key) => {
       const entry = await bucket.get(key)
-      return entry === null ? undefined : { key, value: entry.string(), revision: entry.revision }
+      return entry === null ? undefined : registerOf(entry)
     },
     write: async (key, value, expected) => {
       try {
@@ -23,8 +23,14 @@ export function kvRegisters(bucket: KV): Registers {
       const stop = () => watching.stop()
       signal.addEventListener('abort', stop, { once: true })
       if (signal.aborted) stop()
-      for await (const entry of watching)
-        yield { key: entry.key, value: entry.string(), revision: entry.revision }
+      for await (const entry of watching) if (entry.operation === 'PUT') yield registerOf(entry)
     },
   }
 }
+
+const registerOf = (entry: KvEntry): Register => ({
+  key: entry.key,
+  value: entry.string(),
+  revision: entry.revision,
+  writtenAt: entry.created.getTime(),
+})

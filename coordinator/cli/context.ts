@@ -1,0 +1,135 @@
+import { randomBytes } from 'node:crypto'
+import { userInfo } from 'node:os'
+import { hostname } from 'node:os'
+import { Option } from 'commander'
+import type { Command } from 'commander'
+import { Invalid, parse } from '@ferry/schemas/parse'
+import type { Static, TSchema } from 'typebox'
+import { systemClock } from '@ferry/events/clock'
+import { LogUnavailable } from '@ferry/events/log'
+import { connect } from '@ferry/events/log/connect'
+import type { Connection } from '@ferry/events/log/connect'
+import { ask } from '@ferry/events/log/requests'
+
+/** What every verb of the command line shares: where the log is, how to print, and how to end. */
+
+/** How a command ends, for scripts. */
+export const exits = {
+  done: 0,
+  /** What was asked for was tried and did not happen: a migration that was abandoned, a check that failed. */
+  failed: 1,
+  /** The words of the command, or a file that it names, are wrong. */
+  usage: 2,
+  /** A coordinator said no; the reason is printed. */
+  refused: 3,
+  /** The log, or a coordinator, does not answer. */
+  unavailable: 4,
+} as const
+
+/** Ends the command with one sentence and a code. */
+export class Exit extends Error {
+  override readonly name = 'Exit'
+  readonly code: number
+
+  constructor(code: number, sentence = '', options?: ErrorOptions) {
+    super(sentence, options)
+    this.code = code
+  }
+}
+
+export type LogOptions = { readonly server: string[]; readonly credentials?: string }
+
+export const DEFAULT_SERVER = 'nats://127.0.0.1:4222'
+
+const DEFAULT_CONNECT_MS = 5000
+const ANSWER_MS = 10_000
+
+export function withLogOptions(command: Command): Command {
+  return command
+    .addOption(
+      new Option('-s, --server <url>', 'where the log is; may be given several times')
+        .env('FERRY_SERVER')
+        .default([DEFAULT_SERVER], DEFAULT_SERVER)
+        .argParser((value: string, before: string[] | string) => [
+          ...(Array.isArray(before) && before[0] !== DEFAULT_SERVER ? before : []),
+          ...value.split(','),
+        ]),
+    )
+    .addOption(new Option('--credentials <file>', 'NATS credentials').env('FERRY_CREDENTIALS'))
+}
+
+export const logAddress = ({ server, credentials }: LogOptions) => ({
+  servers: server,
+  ...(credentials === undefined ? {} : { credentialsFile: credentials }),
+})
+
+/** Connects, does the work, and always disconnects. */
+export async function withConnection<T>(
+  options: LogOptions,
+  work: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  const connection = await connect(
+    { ...logAddress(options), name: 'ferry command line' },
+    systemClock,
+    {
+      patienceMs: DEFAULT_CONNECT_MS,
+    },
+  )
+  try {
+    return await work(connection)
+  } finally {
+    await connection.close()
+  }
+}
+
+/** Asks a coordinator, and checks what it answers. */
+export async function request<Shape extends TSchema>(
+  { nc }: Connection,
+  verb: string,
+  body: object,
+  shape: Shape,
+): Promise<Static<Shape>> {
+  return parse(shape, await ask(nc, systemClock, verb, body, ANSWER_MS), `the answer to ${verb}`)
+}
+
+/** A new request id: the day, so that people find it again, and enough chance. */
+export const newId = (): string =>
+  `${new Date().toISOString().slice(0, 10).replaceAll('-', '')}-${randomBytes(4).toString('hex')}`
+
+export const whoAmI = (): string => `${userInfo().username}@${hostname()}`
+
+export const print = (text: string): void => void process.stdout.write(`${text}\n`)
+export const printJson = (value: unknown): void => print(JSON.stringify(value, null, 2))
+export const complain = (sentence: string): void => void process.stderr.write(`${sentence}\n`)
+
+/** A signal for the keyboard's interrupt and for the one that service managers send. */
+export function untilInterrupted(): AbortSignal {
+  const stop = new AbortController()
+  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort())
+  return stop.signal
+}
+
+/** Runs a verb; whatever goes wrong becomes one sentence on stderr and a code, never a stack trace. */
+export async function ending(work: () => Promise<number | void>): Promise<void> {
+  try {
+    process.exitCode = (await work()) ?? exits.done
+  } catch (error) {
+    const [code, sentence] = verdictOn(error)
+    if (sentence !== '') complain(sentence)
+    if (process.env.FERRY_DEBUG !== undefined && error instanceof Error) complain(error.stack ?? '')
+    process.exitCode = code
+  }
+}
+
+function verdictOn(error: unknown): [number, string] {
+  if (error instanceof Exit) return [error.code, error.message]
+  if (error instanceof LogUnavailable) return [exits.unavailable, `${capital(error.message)}.`]
+  if (error instanceof Invalid) return [exits.usage, `${capital(error.message)}.`]
+  if (error instanceof SyntaxError) return [exits.usage, `That is not JSON: ${error.message}.`]
+  if (error instanceof Error && 'code' in error && error.code === 'ENOENT' && 'path' in error)
+    return [exits.usage, `There is no file ${String(error.path)}.`]
+  if (error instanceof Error) return [exits.failed, `${capital(error.message)}.`]
+  return [exits.failed, String(error)]
+}
+
+const capital = (text: string) => text.charAt(0).toUpperCase() + text.slice(1)

@@ -1,0 +1,69 @@
+import type { Entry } from '@ferry/events/entry'
+import { isCommand } from '@ferry/events/migration'
+import { causeSentence, failureSentence, hostRefusalSentence } from '@ferry/events/sentences'
+import { duration, size, timeOfDay } from './words.ts'
+
+/** One entry of the log as one line. */
+export function describeEntry({ position, storedAt, subject, message }: Entry): string {
+  const place = `#${position} ${timeOfDay(storedAt)}`
+  if (message.is === 'void') return `${place} void on ${subject}: ${message.why}`
+  if (message.is === 'unknown')
+    return `${place} ${message.type}, which this version does not know, on ${subject}`
+  const { event } = message
+  const who = 'host' in event.writer ? event.writer.host : event.writer.coordinator
+  const what =
+    'migration' in event
+      ? ` ${event.vm} ${event.migration}.${event.attempt}`
+      : 'vm' in event
+        ? ` ${event.vm}`
+        : ''
+  const more = details(event)
+  return `${place} ${who}: ${event.type}${isCommand(event) ? ` → ${event.data.host}` : ''}${what}${more === '' ? '' : ` (${more})`}`
+}
+
+type Event = Extract<Entry['message'], { is: 'event' }>['event']
+
+function details(event: Event): string {
+  switch (event.type) {
+    case 'MigrationRequested':
+      return `from ${event.data.source} to ${event.data.target ?? 'any host'}, by ${event.data.by}`
+    case 'CancelAsked':
+      return `by ${event.data.by}`
+    case 'Admitted':
+      return `${event.data.source} → ${event.data.target}`
+    case 'RoundPassed':
+      return `round ${event.data.round}, ${size(event.data.remainingBytes)} left`
+    case 'Performed':
+      return `${size(event.data.bytes)} in ${event.data.rounds} rounds`
+    case 'Committed':
+      return `${size(event.data.bytes)} checked`
+    case 'Cancelled':
+    case 'Retried':
+    case 'Abandoned':
+      return causeSentence(event.data.cause)
+    case 'BeginRefused':
+    case 'PrepareRefused':
+    case 'StartRefused':
+      return hostRefusalSentence(event.data.refusal)
+    case 'PerformFailed':
+    case 'ReceiveFailed':
+    case 'TargetNeverRan':
+      return failureSentence(event.data.failure)
+    case 'SourceResumed':
+      return event.data.wasPaused ? 'it had been paused' : 'it had never stopped'
+    case 'DoubtRaised':
+      return event.data.question
+    case 'Fenced':
+      return `${event.data.host}, by ${event.data.by}`
+    case 'StartOrdered':
+      return `on ${event.data.host}`
+    case 'HostReported':
+      return `${event.data.guests.map(({ vm, state }) => `${vm} ${state}`).join(', ') || 'no guests'}`
+    case 'ConnectionRefused':
+      return `${event.data.why} from ${event.data.remoteAddress}${event.data.times > 1 ? `, ${event.data.times} times` : ''}`
+    case 'ProgressSampled':
+      return `${size(event.data.remainingBytes)} left, ${duration(event.data.expectedDowntimeMs)} expected`
+    default:
+      return ''
+  }
+}

@@ -1,0 +1,107 @@
+import { Command } from 'commander'
+import { Answer } from '@ferry/schemas/request'
+import type { MigrateRequest } from '@ferry/schemas/request'
+import type { Connection } from '@ferry/events/log/connect'
+import {
+  Exit,
+  ending,
+  exits,
+  newId,
+  print,
+  printJson,
+  request,
+  whoAmI,
+  withConnection,
+  withLogOptions,
+} from './context.ts'
+import type { LogOptions } from './context.ts'
+import { printTimeline, readTimeline } from './explain.ts'
+import { follow } from './follow.ts'
+import { parseSize } from './words.ts'
+
+type Options = LogOptions & {
+  to?: string
+  bandwidth?: string
+  downtime?: string
+  autoConverge?: boolean
+  timeout?: string
+  attempts?: string
+  request?: string
+  wait?: boolean
+  json?: boolean
+}
+
+export const migrateVerb = (): Command =>
+  withLogOptions(new Command('migrate'))
+    .description('move a running guest to another host')
+    .argument('<vm>', 'the guest')
+    .option(
+      '--to <host>',
+      'the target; without it, the host with the most room that can take the guest',
+    )
+    .option('--bandwidth <rate>', 'no faster than this, for example 100M (bytes per second)')
+    .option('--downtime <ms>', 'the downtime to aim at, in milliseconds (default 300)')
+    .option('--auto-converge', 'slow the guest down when it makes its memory dirty too fast')
+    .option('--timeout <seconds>', 'give up after so long (default 3600)')
+    .option('--attempts <number>', 'try so often in all (default 3)')
+    .option('--request <id>', 'the id of the request: asking twice with one id is asking once')
+    .option('-w, --wait', 'show the progress, and wait until it has ended')
+    .option('--json', 'print the answer, and with --wait the timeline, as JSON')
+    .action((vm: string, options: Options) =>
+      ending(() => withConnection(options, (connection) => migrate(connection, vm, options))),
+    )
+
+async function migrate(connection: Connection, vm: string, options: Options): Promise<number> {
+  const isJson = options.json === true
+  const answer = await request(connection, 'migrate', wish(vm, options), Answer)
+  if (!answer.accepted) {
+    if (isJson) printJson(answer)
+    throw new Exit(exits.refused, isJson ? '' : answer.sentence)
+  }
+  if (options.wait !== true) {
+    if (isJson) printJson(answer)
+    else
+      print(
+        `${answer.id} stands in the log at position ${answer.position}. \`ferry explain ${answer.id}\` tells how it goes.`,
+      )
+    return exits.done
+  }
+  const { phase } = await follow(connection, answer.id, { isQuiet: isJson })
+  const timeline = await readTimeline(connection, answer.id)
+  if (isJson) printJson(timeline)
+  else print(`\n${printTimeline(timeline)}`)
+  return phase === 'completed' ? exits.done : exits.failed
+}
+
+function wish(vm: string, options: Options): MigrateRequest {
+  const {
+    to,
+    bandwidth,
+    downtime,
+    autoConverge,
+    timeout,
+    attempts,
+    request: id = newId(),
+  } = options
+  const bandwidthBytesPerSecond = bandwidth === undefined ? undefined : parseSize(bandwidth)
+  if (bandwidth !== undefined && bandwidthBytesPerSecond === undefined)
+    throw new Exit(
+      exits.usage,
+      `--bandwidth ${bandwidth} is not a rate; write 100M or 1.5G, in bytes per second.`,
+    )
+  const policy = {
+    ...(bandwidthBytesPerSecond === undefined ? {} : { bandwidthBytesPerSecond }),
+    ...(downtime === undefined ? {} : { downtimeMs: number('--downtime', downtime) }),
+    ...(autoConverge === undefined ? {} : { autoConverge }),
+    ...(timeout === undefined ? {} : { timeoutMs: number('--timeout', timeout) * 1000 }),
+    ...(attempts === undefined ? {} : { attempts: number('--attempts', attempts) }),
+  }
+  return { request: id, vm, ...(to === undefined ? {} : { target: to }), policy, by: whoAmI() }
+}
+
+function number(option: string, text: string): number {
+  const value = Number(text)
+  if (text.trim() === '' || !Number.isFinite(value))
+    throw new Exit(exits.usage, `${option} ${text} is not a number.`)
+  return value
+}

@@ -1,0 +1,48 @@
+import { homedir } from 'node:os'
+import { join } from 'node:path'
+import { Command } from 'commander'
+import { sayOnStderr } from '@ferry/events/say'
+import { startNatsServer } from '../embedded/nats-server.ts'
+import { coordinatorHere } from '../main.ts'
+import { Exit, ending, exits, print, untilInterrupted } from './context.ts'
+
+type Options = { data: string; port: string; name: string; logLevel: string }
+
+export const upVerb = (): Command =>
+  new Command('up')
+    .description(
+      "run everything that a small fleet needs beside its agents: the system's nats-server, and a coordinator",
+    )
+    .option(
+      '--data <directory>',
+      'where the log is kept',
+      join(homedir(), '.local', 'share', 'ferry'),
+    )
+    .option('--port <port>', 'where the log listens; 0 finds a free one', '4222')
+    .option('--name <name>', 'the name of the coordinator', 'up')
+    .option('--log-level <level>', 'debug, info, warn or error', 'info')
+    .action((options: Options) => ending(() => up(options)))
+
+async function up({ data, port, name, logLevel }: Options): Promise<number> {
+  const portNumber = Number(port)
+  if (!Number.isInteger(portNumber) || portNumber < 0 || portNumber > 65535)
+    throw new Exit(exits.usage, `--port ${port} is not a port.`)
+  const interrupted = untilInterrupted()
+  const server = await startNatsServer({ dataDirectory: data, port: portNumber })
+  print(
+    `The log is at ${server.url}, kept in ${data}. Agents and other verbs find it with --server ${server.url}.`,
+  )
+  const ended = new AbortController()
+  void server.ended.then(() => ended.abort())
+  try {
+    await coordinatorHere(
+      { name, address: { servers: [server.url] }, replicas: 1 },
+      sayOnStderr(`coordinator ${name}`, logLevel),
+      AbortSignal.any([interrupted, ended.signal]),
+    )
+    if (!interrupted.aborted) throw new Exit(exits.failed, 'nats-server has ended.')
+    return exits.done
+  } finally {
+    await server.stop()
+  }
+}

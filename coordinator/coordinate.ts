@@ -1,0 +1,315 @@
+import type { EventOf, Writer } from '@ferry/schemas/event'
+import type { Answer } from '@ferry/schemas/request'
+import { timestamp } from '@ferry/events/clock'
+import type { Clock } from '@ferry/events/clock'
+import type { Entry } from '@ferry/events/entry'
+import * as fleets from '@ferry/events/fleet'
+import type { Fleet } from '@ferry/events/fleet'
+import { contest } from '@ferry/events/log'
+import type { Guarded, Log } from '@ferry/events/log'
+import { Queue } from '@ferry/events/queue'
+import type { Registers } from '@ferry/events/registers'
+import { nextStep } from './decide/next-step.ts'
+import type { Judgement } from './decide/request.ts'
+import type { Rules, World } from './decide/world.ts'
+import { listenToHeartbeats } from './heartbeats.ts'
+import { holdLease } from './lease.ts'
+import type { Lease } from './lease.ts'
+import { refused } from './refused.ts'
+import type { Say } from '@ferry/events/say'
+
+/**
+ * The loop: take what the log says, fold it, decide, write. Any number of coordinators run it; all fold along and
+ * take requests, and the one that holds the lease acts. What it writes takes effect when it comes back from the
+ * log, so nothing is kept here that a crash could lose.
+ *
+ * - C1 The fold advances only in `run`, one entry a turn.
+ * - C2 Of each guest at most one step is being written; the next is decided when that one has come back.
+ * - C3 Only a leader acts, and only behind its own `LeadershipTaken`: by then it has folded all that came before.
+ */
+export type Coordinator = {
+  readonly name: string
+  readonly fleet: () => Fleet
+  readonly world: () => World
+  /** Records what a request decides. Judged again when somebody else decided meanwhile, a few times. */
+  readonly record: (
+    judge: (fleet: Fleet, world: World) => Judgement<never> | AnyJudgement,
+    id: string,
+  ) => Promise<Answer>
+  /** Ends when the signal says so, or with the error that stopped it. */
+  readonly ended: Promise<void>
+}
+
+type AnyJudgement =
+  | Judgement<'MigrationRequested'>
+  | Judgement<'CancelAsked'>
+  | Judgement<'StartOrdered'>
+
+export type CoordinatorEdges = {
+  readonly name: string
+  readonly log: Log
+  readonly leases: Registers
+  readonly heartbeats: Registers
+  readonly clock: Clock
+  readonly rules: Rules
+  readonly lease: Lease
+  readonly say: Say
+  readonly signal: AbortSignal
+}
+
+/** The log holds something that only a newer coordinator can have written: this one must not decide on it. */
+export class NewerLog extends Error {
+  override readonly name = 'NewerLog'
+
+  constructor(entry: Entry, type: string) {
+    super(
+      `${type} stands at position ${entry.position} on ${entry.subject}, and this version of Ferry does not know it; run a newer one`,
+    )
+  }
+}
+
+type Turn =
+  | { readonly entry: Entry }
+  | { readonly written: string; readonly position: number }
+  | { readonly failed: string; readonly error: unknown }
+  | { readonly look: 'again' }
+
+const AFTER_FAILURE_MS = 1000
+const MOST_TRIES = 5
+
+/** Folds what the log holds, then goes on with what comes; resolves when the present is reached. */
+export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> {
+  const { name, log, leases, heartbeats, clock, rules, lease, say, signal } = edges
+  const me: Writer = { coordinator: name }
+  const fleet = await fleets.replay(checked(log.read({ after: 0, signal })))
+  say.info({ position: fleet.position, guests: fleet.guests.size }, 'the log is folded')
+
+  const turns = new Queue<Turn>()
+  const reached: { position: number; resolve: () => void }[] = []
+  /** Guests to look at, and those whose step is on its way: until the log has come to that position (C2). */
+  const stale = new Set<string>()
+  const writing = new Map<string, number>()
+  let leading: { epoch: number; isReady: boolean } | undefined
+  let anchor = { storedAt: clock.now(), elapsed: clock.elapsed() }
+  let timer: { at: number; stop: AbortController } | undefined
+
+  const hosts = listenToHeartbeats(heartbeats, clock, () => lookAgain(), signal)
+  const world = (): World => ({
+    now: anchor.storedAt + (clock.elapsed() - anchor.elapsed),
+    alive: hosts.alive(),
+    rules,
+    me,
+  })
+
+  const lookAgain = () => {
+    for (const migration of fleets.underWay(fleet)) stale.add(migration.vm)
+    for (const { vm, start } of fleet.guests.values()) if (start !== undefined) stale.add(vm)
+    turns.put({ look: 'again' })
+  }
+
+  /** Wakes the loop at a moment of the log's clock; the earliest wish counts. */
+  const lookAt = (at: number) => {
+    if (timer !== undefined && timer.at <= at) return
+    timer?.stop.abort()
+    const mine = { at, stop: new AbortController() }
+    timer = mine
+    const wait = Math.max(1, at - world().now)
+    clock.sleep(wait, AbortSignal.any([mine.stop.signal, signal])).then(
+      () => {
+        if (timer === mine) timer = undefined
+        lookAgain()
+      },
+      () => {},
+    )
+  }
+
+  const write = (key: string, work: Promise<number>) => {
+    writing.set(key, Number.POSITIVE_INFINITY)
+    work.then(
+      (position) => turns.put({ written: key, position }),
+      (error: unknown) => turns.put({ failed: key, error }),
+    )
+  }
+
+  const decide = async (event: Guarded): Promise<number> => {
+    const { won, winner } = await contest(log, event, { signal })
+    const seen = { type: event.type, id: event.id, position: winner.position }
+    if (won) say.info(seen, 'decided')
+    else say.warn({ ...seen, winner: winner.message.event.id }, 'somebody else decided first')
+    return winner.position
+  }
+
+  const act = (vm: string) => {
+    const guest = fleet.guests.get(vm)
+    if (guest === undefined || writing.has(vm)) return
+    const step = nextStep(fleet, guest, world())
+    if (step.lookAgainAt !== undefined) lookAt(step.lookAgainAt)
+    if (step.decide?.type === 'Admitted') {
+      // One admission at a time: the next one must see what this one took.
+      if (!writing.has(LEDGER)) write(LEDGER, decide(step.decide))
+      return
+    }
+    if (step.decide !== undefined) return write(vm, decide(step.decide))
+    if (step.command.length === 0) return
+    write(
+      vm,
+      Promise.all(step.command.map((event) => log.append(event, { signal }))).then((stored) =>
+        Math.max(...stored.map(({ position }) => position)),
+      ),
+    )
+  }
+
+  const actOnStale = () => {
+    if (leading?.isReady !== true) return
+    // In the order in which they were asked for: the queue is fair.
+    const waiting = [...stale].toSorted((a, b) => requestedAt(fleet, a) - requestedAt(fleet, b))
+    stale.clear()
+    for (const vm of waiting) {
+      try {
+        act(vm)
+      } catch (error) {
+        say.error({ vm, err: error }, 'this guest cannot be decided on; the others go on')
+      }
+    }
+  }
+
+  const fold = (entry: Entry) => {
+    const ruling = fleets.follow(fleet, entry)
+    anchor = { storedAt: entry.storedAt, elapsed: clock.elapsed() }
+    if ('why' in ruling)
+      say.warn({ position: entry.position, subject: entry.subject, why: ruling.why }, 'void')
+    else for (const vm of ruling.touched) stale.add(vm)
+    if (isEnding(entry)) lookAgain()
+
+    for (const [key, position] of writing) if (position <= entry.position) finish(key)
+    for (const waiter of reached.splice(0)) {
+      if (waiter.position <= fleet.position) waiter.resolve()
+      else reached.push(waiter)
+    }
+    const { leader } = fleet
+    if (leader?.position !== entry.position || leading === undefined) return
+    if (leader.coordinator === name && leader.epoch === leading.epoch) leading.isReady = true
+    else if (leader.epoch >= leading.epoch) leading = undefined
+    if (leading?.isReady === true) lookAgain()
+  }
+
+  const finish = (key: string) => {
+    writing.delete(key)
+    if (key === LEDGER) lookAgain()
+    else stale.add(key)
+  }
+
+  const take = (turn: Turn) => {
+    if ('entry' in turn) fold(turn.entry)
+    else if ('written' in turn) {
+      if (turn.position <= fleet.position) finish(turn.written)
+      else writing.set(turn.written, turn.position)
+    } else if ('failed' in turn) {
+      say.warn(
+        { key: turn.failed, err: turn.error },
+        'could not be written; it will be decided again',
+      )
+      writing.delete(turn.failed)
+      lookAt(world().now + AFTER_FAILURE_MS)
+    }
+    actOnStale()
+  }
+
+  const follow = async () => {
+    for await (const entry of checked(log.follow({ after: fleet.position, signal })))
+      turns.put({ entry })
+  }
+  /** Until the log has it, nothing is decided (C3); until then there is nothing else to do either. */
+  const announce = async (epoch: number) => {
+    const event = leadershipTaken(me, epoch, world().now)
+    while (leading?.epoch === epoch && !signal.aborted) {
+      try {
+        await log.append(event, { signal })
+        return
+      } catch (error) {
+        say.warn({ err: error }, 'leading, but the log does not take it')
+        await clock.sleep(AFTER_FAILURE_MS, signal).catch(() => {})
+      }
+    }
+  }
+  const lead = () =>
+    holdLease({
+      me: name,
+      registers: leases,
+      clock,
+      lease,
+      signal,
+      gained: (epoch) => {
+        leading = { epoch, isReady: false }
+        say.info({ epoch }, 'leading')
+        void announce(epoch)
+      },
+      lost: () => {
+        leading = undefined
+        say.warn('not leading any more')
+      },
+    })
+  const run = async () => {
+    for await (const turn of turns) take(turn)
+  }
+
+  signal.addEventListener('abort', () => turns.close(), { once: true })
+  const fail = (error: unknown) =>
+    turns.close(error instanceof Error ? error : new Error(String(error)))
+  const edgesEnded = Promise.all([follow(), lead(), hosts.watching].map((part) => part.catch(fail)))
+  const ended = run().finally(async () => {
+    timer?.stop.abort()
+    if (signal.aborted) await edgesEnded
+  })
+
+  const folded = (position: number) =>
+    new Promise<void>((resolve) => {
+      if (position <= fleet.position) resolve()
+      else reached.push({ position, resolve })
+    })
+
+  const record: Coordinator['record'] = async (judge, id) => {
+    for (let tries = 0; tries < MOST_TRIES; tries++) {
+      const judgement = judge(fleet, world())
+      if ('refusal' in judgement) return refused(judgement.refusal)
+      if ('recorded' in judgement) return { accepted: true, id, position: judgement.recorded }
+      const { won, winner } = await contest(log, judgement.decision, { signal })
+      await folded(winner.position)
+      if (won) return { accepted: true, id, position: winner.position }
+    }
+    return refused({ type: 'Busy', what: id })
+  }
+  return { name, fleet: () => fleet, world, record, ended }
+}
+
+const LEDGER = ' the ledger'
+
+/** Coordinators write what coordinators must understand; a newer agent's facts are void here, and harmless. */
+async function* checked(entries: AsyncIterable<Entry>): AsyncGenerator<Entry, void, undefined> {
+  for await (const entry of entries) {
+    const { message } = entry
+    if (message.is === 'unknown' && !/^ferry\.(fact|host)\./.test(entry.subject))
+      throw new NewerLog(entry, message.type)
+    yield entry
+  }
+}
+
+/** Something ended or a host changed: whoever waits in the queue may have a chance now. */
+const isEnding = ({ message }: Entry): boolean =>
+  message.is === 'event' &&
+  ['Completed', 'Abandoned', 'Retried', 'HostReported'].includes(message.event.type)
+
+const requestedAt = (fleet: Fleet, vm: string): number =>
+  fleet.guests.get(vm)?.migration?.requested.position ?? 0
+
+const leadershipTaken = (
+  writer: Writer,
+  epoch: number,
+  now: number,
+): EventOf<'LeadershipTaken'> => ({
+  type: 'LeadershipTaken',
+  id: `${'coordinator' in writer ? writer.coordinator : ''}.LeadershipTaken.${epoch}.${Math.floor(now)}`,
+  writer,
+  time: timestamp(now),
+  data: { epoch },
+})

@@ -1,0 +1,119 @@
+import type { GuestNeeds } from '@ferry/schemas/guest'
+import type { Unfit } from '@ferry/schemas/refusal'
+import type { Fleet, Host } from '@ferry/events/fleet'
+import { underWay } from '@ferry/events/fleet'
+import { targetOf } from '@ferry/events/migration'
+import type { Migration } from '@ferry/events/migration'
+import type { World } from './world.ts'
+
+/** Who may start now, and where to. Decided on the ledger, whose order makes each slot be given once (I6). */
+export type Admission =
+  | { readonly target: string }
+  /** Somebody has to end first: the limit, and who stands in it. */
+  | { readonly blockedBy: { readonly limit: string; readonly holders: readonly string[] } }
+  | { readonly unfit: readonly Considered[] }
+
+export type Considered = { readonly host: string; readonly unfit: Unfit }
+
+export function admit(fleet: Fleet, migration: Migration, world: World): Admission {
+  const { limits } = world.rules
+  const holders = underWay(fleet).filter((each) => each.attempt.slot !== undefined)
+  const ids = (migrations: readonly Migration[]) => migrations.map(({ id }) => id)
+  if (holders.length >= limits.fleet)
+    return { blockedBy: { limit: `${limits.fleet} in the fleet`, holders: ids(holders) } }
+  const leaving = holders.filter((each) => each.source === migration.source)
+  if (leaving.length >= limits.perSource)
+    return {
+      blockedBy: { limit: `${limits.perSource} out of ${migration.source}`, holders: ids(leaving) },
+    }
+
+  const needs = fleet.guests.get(migration.vm)?.seenOn[migration.source]?.needs
+  if (needs === undefined) return { unfit: [] }
+  const candidates = candidatesFor(fleet, migration, needs, world)
+  const fitting = candidates.filter((candidate) => candidate.unfit === undefined)
+  if (fitting.length === 0)
+    return { unfit: candidates.flatMap(({ host, unfit }) => (unfit ? [{ host, unfit }] : [])) }
+
+  const arrivingAt = (host: string) => holders.filter((each) => targetOf(each) === host)
+  const open = fitting.filter(({ host }) => arrivingAt(host).length < limits.perTarget)
+  const [first] = fitting
+  if (open.length === 0 && first !== undefined)
+    return {
+      blockedBy: {
+        limit: `${limits.perTarget} into ${first.host}`,
+        holders: ids(arrivingAt(first.host)),
+      },
+    }
+  return { target: best(open, migration) }
+}
+
+/** Every host that the guest could be sent to, with what speaks against it, whatever the slots are. */
+export function candidatesFor(
+  fleet: Fleet,
+  wish: { readonly vm: string; readonly source: string; readonly wanted?: string },
+  needs: GuestNeeds,
+  world: World,
+): Candidate[] {
+  return [...fleet.hosts.values()]
+    .filter(
+      ({ host }) => host !== wish.source && (wish.wanted === undefined || host === wish.wanted),
+    )
+    .map((host) => {
+      const freeBytes = freeMemory(fleet, host, wish.vm)
+      const unfit = whyUnfit(fleet, host, wish.vm, needs, freeBytes, world)
+      return { host: host.host, freeBytes, ...(unfit === undefined ? {} : { unfit }) }
+    })
+}
+
+export type Candidate = {
+  readonly host: string
+  readonly freeBytes: number
+  readonly unfit?: Unfit
+}
+
+function whyUnfit(
+  fleet: Fleet,
+  { host, report }: Host,
+  vm: string,
+  needs: GuestNeeds,
+  freeBytes: number,
+  world: World,
+): Unfit | undefined {
+  if (!world.alive.has(host)) return { type: 'HostSilent', host }
+  const here = fleet.guests.get(vm)?.seenOn[host]
+  if (here !== undefined) return { type: 'GuestAlreadyHere', vm, state: here.state }
+  if (report.hypervisor !== needs.hypervisor)
+    return { type: 'OtherHypervisor', needed: needs.hypervisor, found: report.hypervisor }
+  if (!report.machines.includes(needs.machine))
+    return { type: 'MachineUnsupported', machine: needs.machine }
+  if (!report.accelerators.includes(needs.accelerator))
+    return { type: 'AcceleratorUnsupported', accelerator: needs.accelerator }
+  if (!report.cpuModels.includes(needs.cpu)) return { type: 'CpuUnsupported', cpu: needs.cpu }
+  return needs.memoryBytes > freeBytes
+    ? { type: 'NotEnoughMemory', neededBytes: needs.memoryBytes, freeBytes }
+    : undefined
+}
+
+/** What its guests leave of a host's memory, with what is on its way there taken off. */
+function freeMemory(fleet: Fleet, { host, report }: Host, leaveOut: string): number {
+  let free = report.memoryBytes
+  for (const { vm, seenOn, migration } of fleet.guests.values()) {
+    if (vm === leaveOut) continue
+    const isComing = migration?.end === undefined && migration?.attempt.slot?.target === host
+    const needs = seenOn[host]?.needs ?? (isComing ? seenOn[migration.source]?.needs : undefined)
+    free -= needs?.memoryBytes ?? 0
+  }
+  return Math.max(0, free)
+}
+
+/** A host that was not tried yet, with the most room. */
+function best(candidates: readonly Candidate[], { triedTargets }: Migration): string {
+  const [first] = candidates.toSorted(
+    (a, b) =>
+      Number(triedTargets.includes(a.host)) - Number(triedTargets.includes(b.host)) ||
+      b.freeBytes - a.freeBytes ||
+      (a.host < b.host ? -1 : 1),
+  )
+  if (first === undefined) throw new Error('a best host was asked of no candidates')
+  return first.host
+}

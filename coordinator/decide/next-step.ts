@@ -1,0 +1,223 @@
+import type { EventOf } from '@ferry/schemas/event'
+import type { Cause } from '@ferry/schemas/refusal'
+import type { Fleet } from '@ferry/events/fleet'
+import type { Guest } from '@ferry/events/guest'
+import type { Guarded } from '@ferry/events/log'
+import { complaintOf, hostOf } from '@ferry/events/migration'
+import type { Migration } from '@ferry/events/migration'
+import { isCancellable, isEnded } from '@ferry/events/phases'
+import type { PhaseName } from '@ferry/events/phases'
+import { failureSentence } from '@ferry/events/sentences'
+import { admit } from './admission.ts'
+import { ask, askToStart, unanswered } from './ask.ts'
+import { aboutMigration } from './envelope.ts'
+import type { Step } from './step.ts'
+import { rest, soonest } from './step.ts'
+import type { World } from './world.ts'
+
+/** What to do next about one guest. Decisions come first: what is decided changes whom to ask. */
+export function nextStep(fleet: Fleet, guest: Guest, world: World): Step {
+  if (guest.start !== undefined) return askToStart(guest, guest.start, world)
+  const { migration } = guest
+  if (migration === undefined || isEnded(migration.phase)) return rest
+
+  const decision = decisionOn({ fleet, guest, migration, world })
+  if (decision !== undefined) return { decide: decision, command: [] }
+  return soonest([ask(fleet, migration, world), ...timeLimits(migration, world)])
+}
+
+type Case = {
+  readonly fleet: Fleet
+  readonly guest: Guest
+  readonly migration: Migration
+  readonly world: World
+}
+
+/** What stands on the record to be decided now, if anything does. */
+function decisionOn(the: Case): Guarded | undefined {
+  const { migration, world } = the
+  const { phase, attempt } = migration
+  if (phase === 'queued') return leaveQueue(the)
+  if (isCancellable(phase)) {
+    const cause = whyCancel(migration, world)
+    return cause && cancelled(migration, cause, world)
+  }
+  if (phase === 'confirming') return completed(the)
+  if (phase === 'cancelling') return afterCancelling(the)
+  if (attempt.facts.TargetNeverRan !== undefined) return fencedByItself(the)
+  return phase === 'activating' && waitedMs(the) >= world.rules.doubtMs
+    ? doubtRaised(the)
+    : undefined
+}
+
+/** Out of the queue: into a slot, or out of the world. */
+function leaveQueue({ fleet, guest, migration, world }: Case): Guarded | undefined {
+  const cause = wholeTimedOut(migration, world) ?? asked(migration)
+  if (cause !== undefined)
+    return abandoned({ guest, migration, world }, { cause, openDuties: [], guestLost: false })
+  const admission = admit(fleet, migration, world)
+  if (!('target' in admission)) return undefined
+  return {
+    ...aboutMigration(migration, world),
+    type: 'Admitted',
+    id: `${migration.id}.${migration.attempt.number}.Admitted@${fleet.ledger}`,
+    data: { after: fleet.ledger, source: migration.source, target: admission.target },
+  }
+}
+
+/** A source that never answers does not hold the guest: what it owes is written down. */
+function completed(the: Case): EventOf<'Completed'> | undefined {
+  const { migration, guest, world } = the
+  if (migration.attempt.facts.SourceReleased === undefined && waitedMs(the) < world.rules.settleMs)
+    return undefined
+  return {
+    ...decision(the, 'Completed'),
+    type: 'Completed',
+    data: { after: guest.head, openDuties: openDuties(migration) },
+  }
+}
+
+/** The verdict is Cancelled, or a fence stands in for it: wait for both hosts, then try again or give up. */
+function afterCancelling(the: Case): Guarded | undefined {
+  const { migration, guest, world } = the
+  const { facts } = migration.attempt
+  if (unanswered(migration).length > 0 && waitedMs(the) < world.rules.settleMs) return undefined
+
+  const cause = causeOfEnd(migration)
+  const data = { cause, openDuties: openDuties(migration) }
+  // Another try needs a guest that runs on the source by its own word; a target may go on owing its answer.
+  return facts.SourceResumed !== undefined && mayRetry(the, cause)
+    ? { ...decision(the, 'Retried'), type: 'Retried', data: { after: guest.head, ...data } }
+    : abandoned(the, { ...data, guestLost: facts.SourceLost !== undefined })
+}
+
+function mayRetry({ fleet, migration, world }: Case, cause: Cause): boolean {
+  const { attempt, policy, wanted, source, cancelAsked, triedTargets } = migration
+  if (cancelAsked !== undefined || attempt.number >= policy.attempts) return false
+  if (wholeTimedOut(migration, world) !== undefined) return false
+  if (cause.type === 'TimedOut' || cause.type === 'Failed') return true
+  // A refusal stands, unless it was the target's and there are others to ask.
+  if (cause.type !== 'Refused' || cause.host === source || wanted !== undefined) return false
+  const tried = [source, attempt.slot?.target, ...triedTargets]
+  return [...fleet.hosts.keys()].some((host) => !tried.includes(host))
+}
+
+function causeOfEnd({ attempt, fence }: Migration): Cause {
+  const { verdict, facts, slot } = attempt
+  if (verdict?.type === 'Cancelled') return verdict.data.cause
+  const host = fence?.host ?? slot?.target ?? ''
+  return facts.TargetNeverRan === undefined
+    ? { type: 'Fenced', host, by: fence?.by ?? '' }
+    : { type: 'Failed', host, failure: facts.TargetNeverRan.data.failure }
+}
+
+/** Why the verdict should be Cancelled, if it should. */
+const whyCancel = (migration: Migration, world: World): Cause | undefined =>
+  asked(migration) ??
+  complaintOf(migration) ??
+  wholeTimedOut(migration, world) ??
+  phaseTimedOut(migration, world)
+
+const asked = ({ cancelAsked }: Migration): Cause | undefined =>
+  cancelAsked && { type: 'Asked', by: cancelAsked.by }
+
+function wholeTimedOut({ policy, requested }: Migration, world: World): Cause | undefined {
+  const limitMs = policy.timeoutMs
+  const isOver = world.now - requested.storedAt >= limitMs
+  return isOver ? { type: 'TimedOut', phase: 'the whole migration', limitMs } : undefined
+}
+
+function phaseTimedOut({ phase, since }: Migration, world: World): Cause | undefined {
+  const limitMs = limitOf(phase, world)
+  const isOver = limitMs !== undefined && world.now - since.storedAt >= limitMs
+  return isOver ? { type: 'TimedOut', phase, limitMs } : undefined
+}
+
+const limitOf = (phase: PhaseName, { rules }: World): number | undefined =>
+  new Map<PhaseName, number>([
+    ['beginning', rules.phaseLimitsMs.beginning],
+    ['preparing', rules.phaseLimitsMs.preparing],
+    ['switching', rules.phaseLimitsMs.switching],
+  ]).get(phase)
+
+/** The moments at which time alone gives something to decide. */
+function timeLimits({ phase, policy, requested, since }: Migration, world: World): Step[] {
+  const { rules } = world
+  const limitMs = limitOf(phase, world)
+  const moments = [
+    phase === 'queued' || isCancellable(phase) ? requested.storedAt + policy.timeoutMs : undefined,
+    limitMs === undefined ? undefined : since.storedAt + limitMs,
+    phase === 'confirming' || phase === 'cancelling' ? since.storedAt + rules.settleMs : undefined,
+    phase === 'activating' ? since.storedAt + rules.doubtMs : undefined,
+  ]
+  return moments.flatMap((lookAgainAt) =>
+    lookAgainAt === undefined ? [] : [{ command: [], lookAgainAt }],
+  )
+}
+
+const waitedMs = ({ migration, world }: Case): number => world.now - migration.since.storedAt
+
+/** Hosts that have not answered what the present phase asks of them. */
+function openDuties(migration: Migration): { host: string; command: string }[] {
+  return unanswered(migration).flatMap(({ command, of }) => {
+    const host = hostOf(migration, of)
+    return host === undefined ? [] : [{ host, command }]
+  })
+}
+
+function cancelled(
+  migration: Migration,
+  cause: Cause,
+  world: World,
+): EventOf<'Cancelled'> | undefined {
+  const { slot, number } = migration.attempt
+  if (slot === undefined) return undefined
+  return {
+    ...aboutMigration(migration, world),
+    type: 'Cancelled',
+    id: `${migration.id}.${number}.Cancelled`,
+    data: { after: 0, target: slot.target, cause },
+  }
+}
+
+function fencedByItself(the: Case): EventOf<'Fenced'> {
+  const { TargetNeverRan } = the.migration.attempt.facts
+  const host = the.migration.attempt.slot?.target ?? ''
+  const why = TargetNeverRan === undefined ? '' : failureSentence(TargetNeverRan.data.failure)
+  return {
+    ...decision(the, 'Fenced'),
+    type: 'Fenced',
+    data: {
+      after: the.guest.head,
+      host,
+      by: host,
+      evidence: `It knows that it sent no start: ${why}.`,
+    },
+  }
+}
+
+function doubtRaised(the: Case): EventOf<'DoubtRaised'> {
+  const { vm, attempt } = the.migration
+  const host = attempt.slot?.target ?? ''
+  const question = `${host} was given ${vm} and does not answer. Does ${vm} run there? Bring ${host} back, or make sure that it is off.`
+  return {
+    ...decision(the, 'DoubtRaised'),
+    type: 'DoubtRaised',
+    data: { after: the.guest.head, host, question },
+  }
+}
+
+const abandoned = (
+  the: Omit<Case, 'fleet'>,
+  data: Omit<EventOf<'Abandoned'>['data'], 'after'>,
+): EventOf<'Abandoned'> => ({
+  ...decision(the, 'Abandoned'),
+  type: 'Abandoned',
+  data: { after: the.guest.head, ...data },
+})
+
+/** What stands around a decision. The head is in the id: one that came too late is written again with another id. */
+const decision = ({ guest, migration, world }: Omit<Case, 'fleet'>, name: string) => ({
+  ...aboutMigration(migration, world),
+  id: `${migration.id}.${migration.attempt.number}.${name}@${guest.head}`,
+})

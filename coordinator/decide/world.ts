@@ -1,0 +1,38 @@
+import type { Writer } from '@ferry/schemas/event'
+
+/** What deciding needs beside the folded log: given from outside, so that deciding touches nothing. */
+export type World = {
+  /** The present moment by the log server's clock, in milliseconds since 1970. */
+  readonly now: number
+  /** Hosts whose heartbeat was heard lately. */
+  readonly alive: ReadonlySet<string>
+  readonly rules: Rules
+  readonly me: Writer
+}
+
+/** What an operator can set about all migrations. */
+export type Rules = {
+  /** How many may be under way at once: out of one host, into one host, in the whole fleet. */
+  readonly limits: {
+    readonly perSource: number
+    readonly perTarget: number
+    readonly fleet: number
+  }
+  /** After so long in a phase the attempt is cancelled; performing has the policy's own limit. */
+  readonly phaseLimitsMs: {
+    readonly beginning: number
+    readonly preparing: number
+    readonly switching: number
+  }
+  /** A migration whose verdict is given ends after so long, with what a silent host still owes on record. */
+  readonly settleMs: number
+  /** A committed guest of which nothing is heard for so long is in doubt, and somebody is asked. */
+  readonly doubtMs: number
+}
+
+export const defaultRules: Rules = {
+  limits: { perSource: 2, perTarget: 2, fleet: 20 },
+  phaseLimitsMs: { beginning: 30_000, preparing: 60_000, switching: 30_000 },
+  settleMs: 120_000,
+  doubtMs: 30_000,
+}

@@ -1,0 +1,90 @@
+import { ServiceError, ServiceErrorHeader, Svcm } from '@nats-io/services'
+import type { NatsConnection } from 'nats'
+import { within } from '../clock.ts'
+import type { Clock } from '../clock.ts'
+import { LogUnavailable } from '../log.ts'
+import { apiGroup } from '../subjects.ts'
+
+/**
+ * Request and reply over NATS, as a service that `nats micro ls` finds. Whoever of several servers is free answers.
+ * Bodies are JSON; what they mean is the caller's matter.
+ */
+export type Verbs = {
+  readonly [verb: string]: {
+    readonly description: string
+    readonly answer: (body: unknown) => Promise<unknown>
+  }
+}
+
+export async function serve(
+  nc: NatsConnection,
+  about: { readonly version: string; readonly description: string },
+  verbs: Verbs,
+): Promise<{ stop: () => Promise<void> }> {
+  const service = await new Svcm(nc).add({ name: 'ferry', queue: 'ferry', ...about })
+  const group = service.addGroup(apiGroup)
+  for (const [verb, { description, answer }] of Object.entries(verbs)) {
+    group.addEndpoint(verb, {
+      metadata: { description },
+      handler: (error, message) => {
+        if (error !== null) return
+        answerWith(message.json.bind(message), answer).then(
+          (reply) => message.respond(reply),
+          (problem: unknown) =>
+            message.respondError(500, problem instanceof Error ? problem.message : String(problem)),
+        )
+      },
+    })
+  }
+  return { stop: async () => void (await service.stop()) }
+}
+
+async function answerWith(
+  body: () => unknown,
+  answer: (body: unknown) => Promise<unknown>,
+): Promise<string> {
+  let request: unknown
+  try {
+    request = body()
+  } catch {
+    // Not JSON: the verb's own shape will say what was wanted instead.
+    request = undefined
+  }
+  return JSON.stringify(await answer(request))
+}
+
+/** The coordinator's service had trouble of its own: not a refusal. */
+export class RequestFailed extends Error {
+  override readonly name = 'RequestFailed'
+}
+
+/** Asks once; again only while nobody is there to answer, so that a starting coordinator is waited for. */
+export async function ask(
+  nc: NatsConnection,
+  clock: Clock,
+  verb: string,
+  body: unknown,
+  patienceMs: number,
+): Promise<unknown> {
+  const began = clock.elapsed()
+  const left = () => patienceMs - (clock.elapsed() - began)
+  for (;;) {
+    try {
+      const timeout = Math.max(1, left())
+      const request = nc.request(`${apiGroup}.${verb}`, JSON.stringify(body), { timeout })
+      const reply = await within(clock, timeout, `an answer to ${verb}`, request)
+      if (ServiceError.isServiceError(reply))
+        throw new RequestFailed(
+          reply.headers?.get(ServiceErrorHeader) ?? 'the coordinator had trouble',
+        )
+      return reply.json()
+    } catch (error) {
+      if (error instanceof RequestFailed) throw error
+      if (left() < AGAIN_MS)
+        throw new LogUnavailable('no coordinator answers', patienceMs, { cause: error })
+    }
+    await clock.sleep(AGAIN_MS)
+  }
+}
+
+const AGAIN_MS = 200

@@ -1,0 +1,148 @@
+import type { Cause, Failure, HostRefusal, RequestRefusal, Unfit } from '@ferry/schemas/refusal'
+
+/** Every refusal, failure and cause as a sentence for a person: the only place that puts them into words. */
+
+export function refusalSentence(refusal: RequestRefusal): string {
+  switch (refusal.type) {
+    case 'NotUnderstood':
+      return `The request was not understood: ${refusal.path === '' ? 'it' : refusal.path} ${refusal.problem}.`
+    case 'UnknownGuest':
+      return `No host reports a guest named ${refusal.vm}.`
+    case 'GuestNotRunning':
+      return `${refusal.vm} does not run: it is ${refusal.state}.`
+    case 'GuestOnSeveralHosts':
+      return `${refusal.vm} is reported running on ${list(refusal.hosts)}; that must be cleared up before it is moved.`
+    case 'AlreadyRunning':
+      return `There is a copy of ${refusal.vm} on ${refusal.host} already.`
+    case 'AlreadyMigrating':
+      return `${refusal.vm} is being moved already, by ${refusal.migration}.`
+    case 'StartPending':
+      return `${refusal.vm} was ordered to start on ${refusal.host}, which has not answered yet.`
+    case 'AlreadyThere':
+      return `${refusal.vm} runs on ${refusal.host} already.`
+    case 'UnknownHost':
+      return `No host named ${refusal.host} has ever reported itself.`
+    case 'TargetUnfit':
+      return `${refusal.host} cannot take it: ${unfitSentence(refusal.unfit)}.`
+    case 'NoTarget':
+      return refusal.considered.length === 0
+        ? `There is no other host that ${refusal.vm} could go to.`
+        : `No host can take ${refusal.vm}: ${refusal.considered.map(({ host, unfit }) => `${host}: ${unfitSentence(unfit)}`).join('; ')}.`
+    case 'RequestIdTaken':
+      return `The request id ${refusal.request} was used for ${refusal.vm} before; take a new one.`
+    case 'UnknownMigration':
+      return `There is no migration ${refusal.migration}.`
+    case 'TooLateToCancel':
+      return `${refusal.migration} was committed at position ${refusal.committedAt}: the guest belongs to the target.`
+    case 'AlreadyEnded':
+      return `${refusal.migration} has ended: it was ${refusal.outcome}.`
+    case 'Busy':
+      return `Somebody else was faster, several times over: ${refusal.what}. Ask again.`
+  }
+}
+
+export function unfitSentence(unfit: Unfit): string {
+  switch (unfit.type) {
+    case 'NotEnoughMemory':
+      return `the guest needs ${mebibytes(unfit.neededBytes)}, ${mebibytes(unfit.freeBytes)} are free`
+    case 'OtherHypervisor':
+      return `the guest needs ${unfit.needed}, the host has ${unfit.found}`
+    case 'MachineUnsupported':
+      return `its hypervisor does not know the machine type ${unfit.machine}`
+    case 'CpuUnsupported':
+      return `its CPU cannot be a ${unfit.cpu}`
+    case 'AcceleratorUnsupported':
+      return `it has no ${unfit.accelerator}`
+    case 'HostSilent':
+      return `${unfit.host} has not been heard of lately`
+    case 'GuestAlreadyHere':
+      return `it has a copy of ${unfit.vm} that is ${unfit.state}`
+  }
+}
+
+export function hostRefusalSentence(refusal: HostRefusal): string {
+  switch (refusal.type) {
+    case 'GuestGone':
+      return `${refusal.vm} is not here any more`
+    case 'GuestNotRunning':
+      return `${refusal.vm} is ${refusal.state}`
+    case 'DiskMissing':
+      return `the disk ${refusal.path} is not there`
+    case 'DiskMismatch':
+      return `the disk ${refusal.path} is ${refusal.found} here, and ${refusal.expected} was expected`
+    case 'DiskUnmovable':
+      return `the disk ${refusal.path} cannot be moved: ${refusal.why}`
+    case 'FileMissing':
+      return `the file ${refusal.path} is not there`
+    case 'ToolMissing':
+      return `${refusal.tool} is not installed`
+    case 'CapabilityMissing':
+      return `${refusal.hypervisor} cannot do ${refusal.capability}`
+    case 'TransferVersionUnsupported':
+      return `the source speaks transfer version ${refusal.offered}, the target at least ${refusal.supported}`
+    case 'DefinitionSealed':
+      return `the definition is not sealed for ${refusal.host}, or not by who says so`
+    case 'DefinitionInvalid':
+      return `the definition is wrong: ${refusal.path} ${refusal.problem}`
+    case 'UnknownDefinition':
+      return `there is no definition of ${refusal.vm} on this host`
+    case 'HypervisorFailed':
+      return `the hypervisor said: ${refusal.message}`
+    default:
+      return unfitSentence(refusal)
+  }
+}
+
+export function failureSentence(failure: Failure): string {
+  switch (failure.type) {
+    case 'AgentRestarted':
+      return 'the agent was restarted while it copied'
+    case 'LogSilent':
+      return `the log had been silent for ${Math.round(failure.silentForMs)} ms when the guest was to be switched over`
+    case 'VerdictGiven':
+      return 'the verdict had been given before the guest was to be switched over'
+    case 'ConnectFailed':
+      return `${failure.address} could not be reached (${failure.code})`
+    case 'TransferRejected':
+      return `the target did not take transfer ${failure.transfer} (${failure.code})`
+    case 'TransferExpired':
+      return `transfer ${failure.transfer} expired before anybody came`
+    case 'TransferUnknown':
+      return `the target knows no transfer ${failure.transfer}`
+    case 'StreamCut':
+      return `the stream ended after ${failure.receivedBytes} bytes, without its end frame`
+    case 'StreamBroken':
+      return `the stream broke after ${failure.sentBytes} bytes (${failure.code})`
+    case 'FrameInvalid':
+      return `the stream is not one: ${failure.problem}`
+    case 'DigestMismatch':
+      return `what arrived is not what was sent: ${failure.found}, not ${failure.expected}`
+    case 'CountMismatch':
+      return `${failure.foundBytes} bytes arrived, ${failure.expectedBytes} were sent`
+    case 'KeySealed':
+      return `the transfer's key is not sealed for ${failure.host}, or not by who says so`
+    case 'GuestGone':
+      return `${failure.vm} is not there any more`
+    case 'HypervisorFailed':
+      return `the hypervisor said: ${failure.message}`
+  }
+}
+
+export function causeSentence(cause: Cause): string {
+  switch (cause.type) {
+    case 'Asked':
+      return `${cause.by} asked to cancel it`
+    case 'TimedOut':
+      return `${cause.phase} took longer than ${seconds(cause.limitMs)}`
+    case 'Refused':
+      return `${cause.host} refused: ${hostRefusalSentence(cause.refusal)}`
+    case 'Failed':
+      return `${cause.host}: ${failureSentence(cause.failure)}`
+    case 'Fenced':
+      return `${cause.host} was fenced by ${cause.by}`
+  }
+}
+
+const mebibytes = (bytes: number) => `${Math.round(bytes / 1024 ** 2)} MiB`
+const seconds = (ms: number) => `${ms / 1000} s`
+const list = (names: readonly string[]) => names.join(' and ')

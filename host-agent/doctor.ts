@@ -1,0 +1,152 @@
+import { execFile } from 'node:child_process'
+import { access, constants, mkdir, readFile, readdir, statfs } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { parse } from '@ferry/schemas/parse'
+import { bad, doubtful, good } from '@ferry/events/check'
+import type { Check } from '@ferry/events/check'
+import { systemClock } from '@ferry/events/clock'
+import { checkDepth } from './drivers/qemu/copy.ts'
+import { VmFile } from './drivers/qemu/definition.ts'
+import { QemuMissing, probeQemu } from './drivers/qemu/probe.ts'
+import { readHostFile } from './settings.ts'
+import type { HostFile } from './settings.ts'
+
+/** What a host needs to be an agent's: its hypervisor, and with its `host.json` its ports, storage and definitions. */
+export async function checkHost(configFile: string | undefined): Promise<Check[]> {
+  if (configFile === undefined) return checkQemu('qemu-system-x86_64')
+  const settings = await readHostFile(configFile)
+  return [
+    ...(settings.driver === 'qemu'
+      ? await checkQemu(settings.qemu?.binary ?? 'qemu-system-x86_64')
+      : []),
+    await checkPort(settings),
+    await checkStorage(settings),
+    ...(settings.driver === 'qemu' ? await checkDefinitions(settings) : []),
+  ]
+}
+
+async function checkQemu(binary: string): Promise<Check[]> {
+  try {
+    const { hypervisor, capabilities } = await probeQemu({
+      binary,
+      accelerators: 'auto',
+      clock: systemClock,
+    })
+    const canGate = capabilities.includes('pause-before-switchover')
+    const hasDevice = await access('/dev/kvm', constants.R_OK | constants.W_OK).then(
+      () => true,
+      () => false,
+    )
+    return [
+      canGate
+        ? good(
+            'QEMU',
+            `${hypervisor.hypervisorVersion}, ${hypervisor.machines.length} machine types`,
+          )
+        : bad(
+            'QEMU',
+            `${hypervisor.hypervisorVersion} has no pause-before-switchover`,
+            'Install QEMU 2.11 or later.',
+          ),
+      hypervisor.accelerators.includes('kvm')
+        ? good('/dev/kvm', 'usable')
+        : doubtful(
+            '/dev/kvm',
+            hasDevice ? 'is there, and too slow to be of use' : 'is not usable',
+            'Guests run with TCG here. For KVM: virtualization in the firmware, the kvm module, and the right to open it.',
+          ),
+      await checkTool('qemu-img', 'qemu-utils'),
+    ]
+  } catch (error) {
+    if (!(error instanceof QemuMissing)) throw error
+    return [bad('QEMU', error.message, 'Install it, or run this host with the driver "simulated".')]
+  }
+}
+
+async function checkTool(tool: string, debianPackage: string): Promise<Check> {
+  try {
+    const { stdout } = await promisify(execFile)(tool, ['--version'])
+    return good(tool, stdout.split('\n')[0] ?? '')
+  } catch {
+    return doubtful(
+      tool,
+      'is missing',
+      `Guests with disks cannot be moved without it: apt-get install ${debianPackage}`,
+    )
+  }
+}
+
+async function checkPort({ listen: { host, port } }: HostFile): Promise<Check> {
+  const what = 'transfer port'
+  if (port === 0)
+    return doubtful(what, 'any free one', 'Name one in host.json, and let it through the firewall.')
+  const problem = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
+    const server = createServer()
+    server.once('error', resolve)
+    server.listen(port, host, () => server.close(() => resolve(undefined)))
+  })
+  if (problem === undefined) return good(what, `${host}:${port} is free`)
+  return problem.code === 'EADDRINUSE'
+    ? doubtful(
+        what,
+        `${host}:${port} is taken`,
+        'Fine if it is the agent of this host; else name another one in host.json.',
+      )
+    : bad(
+        what,
+        `${host}:${port}: ${problem.message}`,
+        'Name an address of this machine in host.json.',
+      )
+}
+
+const LOW_BYTES = 64 * 1024 ** 2
+
+async function checkStorage({ stateDirectory }: HostFile): Promise<Check> {
+  const what = 'state directory'
+  try {
+    await mkdir(stateDirectory, { recursive: true, mode: 0o700 })
+    await access(stateDirectory, constants.W_OK)
+    checkDepth(join(stateDirectory, 'guests'))
+    const { bavail, bsize } = await statfs(stateDirectory)
+    const free = `${Math.round((bavail * bsize) / 1024 ** 2)} MiB free`
+    return bavail * bsize < LOW_BYTES
+      ? bad(
+          what,
+          `${stateDirectory}: ${free}`,
+          'Make room: keys and what runs here are written there.',
+        )
+      : good(what, `${stateDirectory}: ${free}`)
+  } catch (error) {
+    return bad(
+      what,
+      error instanceof Error ? error.message : String(error),
+      'Name another one in host.json.',
+    )
+  }
+}
+
+async function checkDefinitions({ definitions }: HostFile): Promise<Check[]> {
+  const files = await readdir(definitions).catch(() => undefined)
+  if (files === undefined)
+    return [
+      doubtful(
+        'definitions',
+        `there is no folder ${definitions}`,
+        'Only guests that arrive can run here.',
+      ),
+    ]
+  const wrong: Check[] = []
+  for (const file of files.filter((name) => name.endsWith('.json'))) {
+    const path = join(definitions, file)
+    try {
+      parse(VmFile, JSON.parse(await readFile(path, 'utf8')), path)
+    } catch (error) {
+      wrong.push(
+        bad('definition', error instanceof Error ? error.message : String(error), `Mend ${path}.`),
+      )
+    }
+  }
+  return wrong.length > 0 ? wrong : [good('definitions', `${files.length} in ${definitions}`)]
+}

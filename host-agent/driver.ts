@@ -1,0 +1,119 @@
+import type { Readable, Writable } from 'node:stream'
+import type { GuestNeeds, GuestReport } from '@ferry/schemas/guest'
+import type { DataOf } from '@ferry/schemas/messages'
+import type { CopyProgress, Policy } from '@ferry/schemas/policy'
+import type { Failure, HostRefusal } from '@ferry/schemas/refusal'
+
+/**
+ * What every hypervisor must offer, with one contract suite that all of them pass (`test/contract/driver.ts`).
+ *
+ * Promises:
+ * - D1 A repeated call gives the answer of the first: each may be called again by an agent that was killed after it.
+ * - D2 Guests live without the driver: `close`, or the death of its process, changes nothing about any guest.
+ * - D3 `inspect` reads the world and remembers nothing.
+ * - D4 Only `start`, `activate` and `resume` let vCPUs run, and only `release` and `clear` end a copy. (A hypervisor
+ *   whose stream breaks lets its guest run on at the source by itself; the end frame makes that harmless.)
+ * - D5 `perform` leaves the guest paused and whole at the source, or running there and throws `CopyFailed`.
+ * - D6 `clear` ends only a copy that never ran.
+ */
+export type Driver = {
+  readonly hypervisor: Hypervisor
+  readonly inspect: () => Promise<GuestReport[]>
+  /** Starts a guest from this host's own definition. */
+  readonly start: (vm: string) => Promise<Begun>
+  /** May it leave, and what must the target know? Changes nothing. */
+  readonly begin: (vm: string) => Promise<Begun>
+  /** Makes the receiving guest, from the definition that `begin` gave. */
+  readonly prepare: (landing: Landing) => Promise<HostRefusal | undefined>
+  readonly perform: (vm: string, order: PerformOrder) => Promise<SentByHypervisor>
+  readonly receive: (vm: string, order: ReceiveOrder) => Promise<LoadedByHypervisor>
+  /** @throws {NeverStarted} only when this very call knows that it sent no start (rule 6). */
+  readonly activate: (vm: string) => Promise<{ readonly runningAt: number }>
+  /** Ends the source's copy. */
+  readonly release: (vm: string) => Promise<void>
+  /** Makes the guest run on at the source, whatever became of the copying. `undefined`: there is no guest any more. */
+  readonly resume: (vm: string) => Promise<Resumed | undefined>
+  readonly clear: (vm: string) => Promise<void>
+  /** Called when a guest came, went, paused or ran on by itself. */
+  readonly onChange: (listener: () => void) => void
+  /** Lets go of all guests, which stay as they are. */
+  readonly close: () => Promise<void>
+}
+
+/** What a host can run. */
+export type Hypervisor = Pick<
+  DataOf<'HostReported'>,
+  | 'hypervisor'
+  | 'hypervisorVersion'
+  | 'cpu'
+  | 'machines'
+  | 'cpuModels'
+  | 'accelerators'
+  | 'memoryBytes'
+>
+
+/** The definition is text that only a driver of the same kind reads. */
+export type Begun =
+  | { readonly needs: GuestNeeds; readonly definition: string }
+  | { readonly refusal: HostRefusal }
+
+export type Landing = {
+  readonly vm: string
+  readonly needs: GuestNeeds
+  readonly definition: string
+  /** Marks the copy, so that a later attempt's is not taken for this one's. */
+  readonly migration: string
+  readonly attempt: number
+}
+
+export type PerformOrder = {
+  readonly policy: Policy
+  /** Sends the image until its end. */
+  readonly send: (image: Readable) => Promise<void>
+  /** Asked at the last moment, with the guest just paused. It throws `CopyFailed`: the guest must run on at once (rule 5). */
+  readonly gate: () => Promise<void>
+  readonly paused: (at: number) => void
+  readonly round: (progress: CopyProgress) => void
+  readonly progress: (progress: CopyProgress) => void
+  /** Stop copying; what then becomes of the guest, `resume` settles. */
+  readonly signal: AbortSignal
+}
+
+export type SentByHypervisor = {
+  readonly pausedAt: number
+  readonly gatePassedAt: number
+  readonly sentAt: number
+  readonly rounds: number
+}
+
+export type ReceiveOrder = {
+  /** Writes the image into the hypervisor; resolves when its end frame has been checked. */
+  readonly fill: (hypervisor: Writable) => Promise<void>
+  readonly signal: AbortSignal
+}
+
+export type LoadedByHypervisor = { readonly loadedAt: number }
+
+export type Resumed = { readonly wasPaused: boolean; readonly runningAt: number }
+
+/** The copy did not arrive: an expected answer of `perform` and `receive`, thrown because streams are involved. */
+export class CopyFailed extends Error {
+  override readonly name = 'CopyFailed'
+  readonly failure: Failure
+
+  constructor(failure: Failure, options?: ErrorOptions) {
+    super(`the copy failed: ${failure.type}`, options)
+    this.failure = failure
+  }
+}
+
+/** The guest was not started, and never had been. */
+export class NeverStarted extends Error {
+  override readonly name = 'NeverStarted'
+  readonly failure: Failure
+
+  constructor(failure: Failure, options?: ErrorOptions) {
+    super(`the guest was not started: ${failure.type}`, options)
+    this.failure = failure
+  }
+}

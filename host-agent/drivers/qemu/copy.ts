@@ -1,0 +1,151 @@
+import { execFile } from 'node:child_process'
+import { createHash } from 'node:crypto'
+import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { parse } from '@ferry/schemas/parse'
+import type { Clock } from '@ferry/events/clock'
+import { Definition, qemuArguments } from './definition.ts'
+
+/**
+ * One copy of a guest on this host: a QEMU process of its own, and a folder that says what it is. Nothing about it is
+ * kept in the agent, so that the next agent finds it as it is.
+ *
+ *     guests/<vm>/guest.json     what it was started as
+ *                 agent.qmp      the agent's monitor        operator.qmp   the same for people
+ *                 image.sock     where its image goes in or out
+ *                 serial.log     qemu.pid
+ */
+const GuestFile = Type.Object({
+  vm: Type.String(),
+  definition: Definition,
+  /** Stands there as long as the copy has never been started: the attempt that it was made for. */
+  receives: Type.Optional(Type.Object({ migration: Type.String(), attempt: Type.Integer() })),
+})
+export type GuestFile = Static<typeof GuestFile>
+
+export type Copy = {
+  readonly folder: string
+  readonly file: GuestFile
+  readonly pid: number
+}
+
+export const socketsIn = (folder: string) => ({
+  agent: join(folder, 'agent.qmp'),
+  operator: join(folder, 'operator.qmp'),
+  image: join(folder, 'image.sock'),
+})
+
+/** A unix socket's path must fit into 107 bytes; long names of guests become a digest. */
+export function folderOf(guests: string, vm: string): string {
+  const isPlain = /^[A-Za-z0-9_-]{1,24}$/.test(vm)
+  return join(guests, isPlain ? vm : createHash('sha256').update(vm).digest('hex').slice(0, 24))
+}
+
+const LONGEST_SOCKET_PATH = 107
+
+/** @throws when the folder is so deep that no socket fits under it. */
+export function checkDepth(guests: string): void {
+  const longest = socketsIn(join(guests, 'x'.repeat(24))).operator
+  const over = Buffer.byteLength(longest) - LONGEST_SOCKET_PATH
+  if (over > 0)
+    throw new Error(
+      `${guests} is ${over} characters too long for unix sockets; take a shorter stateDirectory`,
+    )
+}
+
+/** What QEMU said when it would not start. */
+export class QemuNotStarted extends Error {
+  override readonly name = 'QemuNotStarted'
+  readonly said: string
+
+  constructor(said: string, options?: ErrorOptions) {
+    super(`QEMU did not start: ${said}`, options)
+    this.said = said
+  }
+}
+
+const START_MS = 30_000
+
+/** Starts QEMU, paused; it has left its parent and has its monitors open when this resolves. */
+export async function launch(binary: string, folder: string, file: GuestFile): Promise<Copy> {
+  await rm(folder, { recursive: true, force: true })
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const pidFile = join(folder, 'qemu.pid')
+  await describe(folder, file)
+  const copy = { sockets: socketsIn(folder), serialFile: join(folder, 'serial.log'), pidFile }
+  const words = qemuArguments(file.vm, file.definition, copy, file.receives !== undefined)
+  try {
+    // `-daemonize`: the parent ends when the child is ready, with the child's complaint if it is not.
+    await promisify(execFile)(binary, words, { timeout: START_MS, killSignal: 'SIGKILL' })
+  } catch (cause) {
+    const said = cause instanceof Error && 'stderr' in cause ? String(cause.stderr) : String(cause)
+    await rm(folder, { recursive: true, force: true })
+    throw new QemuNotStarted(said.trim().slice(-1000), { cause })
+  }
+  return { folder, file, pid: Number(await readFile(pidFile, 'utf8')) }
+}
+
+/** Writes what a copy is; whole or not at all. */
+export async function describe(folder: string, file: GuestFile): Promise<void> {
+  const path = join(folder, 'guest.json')
+  await writeFile(`${path}.new`, `${JSON.stringify(file, null, 2)}\n`, { mode: 0o600 })
+  await rename(`${path}.new`, path)
+}
+
+/** The copy in a folder whose QEMU lives; what a dead one left is removed. */
+export async function findCopy(folder: string): Promise<Copy | undefined> {
+  try {
+    const text = await readFile(join(folder, 'guest.json'), 'utf8')
+    const file = parse(GuestFile, JSON.parse(text), join(folder, 'guest.json'))
+    const pid = Number(await readFile(join(folder, 'qemu.pid'), 'utf8'))
+    if (await isQemuOf(pid, folder)) return { folder, file, pid }
+  } catch (error) {
+    if (!isMissing(error)) throw error
+  }
+  return undefined
+}
+
+export async function findCopies(guests: string): Promise<Copy[]> {
+  const names = await readdir(guests).catch((error: unknown) => {
+    if (isMissing(error)) return []
+    throw error
+  })
+  const found = await Promise.all(names.map((name) => findCopy(join(guests, name))))
+  return found.filter((copy) => copy !== undefined)
+}
+
+const GONE_POLL_MS = 20
+
+/** Ends a copy's QEMU at once and for good, and takes its folder away. */
+export async function kill(copy: Copy, clock: Clock): Promise<void> {
+  while (await isQemuOf(copy.pid, copy.folder)) {
+    signal(copy.pid, 'SIGKILL')
+    await clock.sleep(GONE_POLL_MS)
+  }
+  await rm(copy.folder, { recursive: true, force: true })
+}
+
+function signal(pid: number, name: NodeJS.Signals): void {
+  try {
+    process.kill(pid, name)
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error
+  }
+}
+
+/** A pid may be given to another process: only one whose command line names this very folder is ours. */
+async function isQemuOf(pid: number, folder: string): Promise<boolean> {
+  try {
+    const line = await readFile(`/proc/${pid}/cmdline`, 'utf8')
+    return line.split('\0').includes(join(folder, 'qemu.pid'))
+  } catch (error) {
+    if (isMissing(error)) return false
+    throw error
+  }
+}
+
+const isMissing = (error: unknown): boolean =>
+  error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ESRCH')

@@ -1,0 +1,339 @@
+import { readFile } from 'node:fs/promises'
+import { freemem } from 'node:os'
+import { join } from 'node:path'
+import { Type } from 'typebox'
+import { Invalid, parse } from '@ferry/schemas/parse'
+import type { GuestState } from '@ferry/schemas/guest'
+import type { HostRefusal } from '@ferry/schemas/refusal'
+import { within } from '@ferry/events/clock'
+import type { Clock } from '@ferry/events/clock'
+import { CopyFailed, NeverStarted } from '../../driver.ts'
+import type { Begun, Driver, Landing } from '../../driver.ts'
+import {
+  QemuNotStarted,
+  checkDepth,
+  describe,
+  findCopies,
+  findCopy,
+  folderOf,
+  kill,
+  launch,
+} from './copy.ts'
+import type { Copy, GuestFile } from './copy.ts'
+import { Definition, VmFile, needsOf, resolve } from './definition.ts'
+import { checkFiles } from './disks.ts'
+import { isUnderWay, queryMigration } from './migration.ts'
+import { perform } from './perform.ts'
+import type { QemuFacts } from './probe.ts'
+import { connectQmp } from './qmp.ts'
+import type { Qmp, QmpEvent } from './qmp.ts'
+import { receive } from './receive.ts'
+
+/** Guests as QEMU processes that outlive the agent; the agent speaks to each through its monitor. */
+export type QemuSettings = {
+  readonly binary: string
+  /** Where copies live: sockets, logs, and what each was started as. */
+  readonly guests: string
+  /** Where the operator's definitions stand: `<name>.json`. */
+  readonly definitions: string
+  readonly facts: QemuFacts
+  readonly clock: Clock
+}
+
+/** A copy and the monitor to it. */
+export type Attached = { readonly copy: Copy; readonly qmp: Qmp }
+
+const RESUME_MS = 10_000
+const CANCEL_MS = 20_000
+const QUIT_MS = 3000
+
+export function qemuDriver(settings: QemuSettings): Driver {
+  const { binary, guests, definitions, facts, clock } = settings
+  checkDepth(guests)
+  const attached = new Map<string, Attached>()
+  const listeners = new Set<() => void>()
+  const changed = () => {
+    for (const tell of listeners) tell()
+  }
+
+  /** The monitor of a guest's copy, opened when it is not; undefined where there is no copy. */
+  async function attach(vm: string): Promise<Attached | undefined> {
+    const known = attached.get(vm)
+    if (known !== undefined && !known.qmp.isClosed()) return known
+    const copy = await findCopy(folderOf(guests, vm))
+    if (copy === undefined) return undefined
+    const qmp = await connectQmp(join(copy.folder, 'agent.qmp'), clock)
+    const fresh = { copy, qmp }
+    attached.set(vm, fresh)
+    qmp.onEvent(({ event }) => {
+      if (event === 'STOP' || event === 'RESUME' || event === 'SHUTDOWN') changed()
+    })
+    void qmp.closed.then(() => {
+      if (attached.get(vm) === fresh) attached.delete(vm)
+      changed()
+    })
+    return fresh
+  }
+
+  const stateOfVm = async (vm: string): Promise<GuestState | undefined> => {
+    const found = await attach(vm)
+    return found && stateOf(found)
+  }
+
+  async function end({ copy, qmp }: Attached): Promise<void> {
+    await qmp.execute('quit').catch(() => {})
+    await within(clock, QUIT_MS, 'quitting', qmp.closed).catch(() => {})
+    qmp.close()
+    await kill(copy, clock)
+  }
+
+  /** @returns why this host has no room, counting every copy that is here. */
+  async function checkRoom(neededBytes: number): Promise<HostRefusal | undefined> {
+    const copies = await findCopies(guests)
+    const used = copies.reduce((sum, { file }) => sum + needsOf(file.definition).memoryBytes, 0)
+    const freeBytes = Math.max(0, Math.min(facts.hypervisor.memoryBytes - used, freemem()))
+    return neededBytes > freeBytes ? { type: 'NotEnoughMemory', neededBytes, freeBytes } : undefined
+  }
+
+  function checkMachine({
+    machine,
+    accelerator,
+    cpu,
+  }: ReturnType<typeof needsOf>): HostRefusal | undefined {
+    const { machines, accelerators, cpuModels } = facts.hypervisor
+    if (!machines.includes(machine)) return { type: 'MachineUnsupported', machine }
+    if (!accelerators.includes(accelerator)) return { type: 'AcceleratorUnsupported', accelerator }
+    return cpuModels.includes(cpu) ? undefined : { type: 'CpuUnsupported', cpu }
+  }
+
+  async function launchChecked(file: GuestFile): Promise<HostRefusal | undefined> {
+    const needs = needsOf(file.definition)
+    const refusal =
+      checkMachine(needs) ??
+      (await checkFiles(file.definition)) ??
+      (await checkRoom(needs.memoryBytes))
+    if (refusal !== undefined) return refusal
+    try {
+      await launch(binary, folderOf(guests, file.vm), file)
+    } catch (error) {
+      if (!(error instanceof QemuNotStarted)) throw error
+      return { type: 'HypervisorFailed', message: error.said }
+    }
+    return undefined
+  }
+
+  const begun = ({ copy }: Attached): Begun => ({
+    needs: needsOf(copy.file.definition),
+    definition: JSON.stringify(copy.file.definition),
+  })
+
+  return {
+    hypervisor: facts.hypervisor,
+
+    inspect: async () => {
+      const copies = await findCopies(guests)
+      return Promise.all(
+        copies.map(async ({ file: { vm, definition } }) => ({
+          vm,
+          needs: needsOf(definition),
+          state: (await stateOfVm(vm).catch(() => 'unresponsive' as const)) ?? 'unresponsive',
+        })),
+      )
+    },
+
+    start: async (vm) => {
+      const here = await attach(vm)
+      const state = here && (await stateOf(here))
+      if (here !== undefined && state === 'running') return begun(here)
+      if (state !== undefined && state !== 'paused')
+        return { refusal: { type: 'GuestAlreadyHere', vm, state } }
+      if (here === undefined) {
+        const file = await definitionOf(definitions, vm)
+        if ('refusal' in file) return file
+        const refusal = await launchChecked({
+          vm,
+          definition: resolve(file.vmFile, { ...facts, ...facts.hypervisor }),
+        })
+        if (refusal !== undefined) return { refusal }
+      }
+      const made = await attach(vm)
+      if (made === undefined)
+        return { refusal: { type: 'HypervisorFailed', message: 'it ended while it started' } }
+      await letRun(made.qmp, clock)
+      return begun(made)
+    },
+
+    begin: async (vm) => {
+      const here = await attach(vm)
+      if (here === undefined) return { refusal: { type: 'GuestGone', vm } }
+      const state = await stateOf(here)
+      if (state !== 'running') return { refusal: { type: 'GuestNotRunning', vm, state } }
+      for (const capability of ['events', 'pause-before-switchover'])
+        if (!facts.capabilities.includes(capability))
+          return {
+            refusal: {
+              type: 'CapabilityMissing',
+              capability,
+              hypervisor: `QEMU ${facts.hypervisor.hypervisorVersion}`,
+            },
+          }
+      const { 'blocked-reasons': blocked = [] } = await queryMigration(here.qmp)
+      if (blocked.length > 0)
+        return { refusal: { type: 'HypervisorFailed', message: blocked.join('; ') } }
+      return begun(here)
+    },
+
+    prepare: async ({ vm, definition: text, migration, attempt }: Landing) => {
+      const receives = { migration, attempt }
+      const here = await attach(vm)
+      if (here !== undefined) {
+        const state = await stateOf(here)
+        const isForThis =
+          here.copy.file.receives?.migration === migration &&
+          here.copy.file.receives.attempt === attempt
+        if (isForThis && state === 'receiving') return undefined
+        if (here.copy.file.receives === undefined || state === 'running')
+          return { type: 'GuestAlreadyHere', vm, state }
+        await end(here)
+      }
+      let definition: Definition
+      try {
+        definition = parse(Definition, JSON.parse(text), 'the definition')
+      } catch (error) {
+        if (!(error instanceof Invalid)) throw error
+        return { type: 'DefinitionInvalid', path: error.path, problem: error.problem }
+      }
+      const refusal = await launchChecked({ vm, definition, receives })
+      if (refusal !== undefined) return refusal
+      const made = await attach(vm)
+      await made?.qmp.execute('migrate-set-capabilities', {
+        capabilities: [{ capability: 'events', state: true }],
+      })
+      return undefined
+    },
+
+    perform: async (vm, order) => {
+      const here = await attach(vm)
+      if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
+      // Another agent began it: what it sent, and to whom, nobody knows any more.
+      if ((await stateOf(here)) !== 'running' || isUnderWay(await queryMigration(here.qmp)))
+        throw new CopyFailed({ type: 'AgentRestarted' })
+      return perform(here, order, clock)
+    },
+
+    receive: async (vm, order) => {
+      const here = await attach(vm)
+      if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
+      if ((await stateOf(here)) !== 'receiving' || isUnderWay(await queryMigration(here.qmp)))
+        throw new CopyFailed({ type: 'AgentRestarted' })
+      return receive(here, order, clock)
+    },
+
+    activate: async (vm) => {
+      const here = await attach(vm)
+      if (here === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
+      const { copy, qmp } = here
+      const runningAt = (await stateOf(here)) === 'running' ? clock.now() : await letRun(qmp, clock)
+      const { receives: _, ...file } = copy.file
+      await describe(copy.folder, file)
+      attached.set(vm, { qmp, copy: { ...copy, file } })
+      return { runningAt }
+    },
+
+    release: async (vm) => {
+      const here = await attach(vm)
+      if (here !== undefined) await end(here)
+    },
+
+    resume: async (vm) => {
+      const here = await attach(vm)
+      if (here === undefined) return undefined
+      const wasPaused = (await stateOf(here)) !== 'running'
+      await stopCopying(here.qmp, clock)
+      const runningAt =
+        (await stateOf(here)) === 'running' ? clock.now() : await letRun(here.qmp, clock)
+      return { wasPaused, runningAt }
+    },
+
+    clear: async (vm) => {
+      const here = await attach(vm)
+      // D6: a copy without its mark has run, or may have.
+      if (here?.copy.file.receives === undefined || (await stateOf(here)) === 'running') return
+      await end(here)
+    },
+
+    onChange: (listener) => void listeners.add(listener),
+
+    close: async () => {
+      listeners.clear()
+      for (const { qmp } of attached.values()) qmp.close()
+    },
+  }
+}
+
+const Status = Type.Object({ status: Type.String() })
+
+/** QEMU's run state in our words. One with a mark has never been started here. */
+async function stateOf({ copy, qmp }: Attached): Promise<GuestState> {
+  const { status } = parse(Status, await qmp.execute('query-status'), 'query-status')
+  if (status === 'running') return 'running'
+  if (status === 'postmigrate') return 'sent'
+  if (copy.file.receives === undefined) return 'paused'
+  return status === 'paused' ? 'loaded' : 'receiving'
+}
+
+/** Lets the vCPUs run. @returns when they did, by QEMU's own event. */
+async function letRun(qmp: Qmp, clock: Clock): Promise<number> {
+  const resumed = nextEvent(qmp, ({ event }) => event === 'RESUME')
+  try {
+    await qmp.execute('cont')
+    return (await within(clock, RESUME_MS, 'RESUME', resumed.event)).at
+  } finally {
+    resumed.forget()
+  }
+}
+
+/** Ends a migration that is under way, and waits until QEMU says that it has ended. */
+async function stopCopying(qmp: Qmp, clock: Clock): Promise<void> {
+  const ended = nextEvent(qmp, ({ event, data }) => event === 'MIGRATION' && isFinal(data.status))
+  try {
+    if (!isUnderWay(await queryMigration(qmp))) return
+    await qmp.execute('migrate_cancel')
+    if (isUnderWay(await queryMigration(qmp)))
+      await within(clock, CANCEL_MS, 'the end of the copying', ended.event)
+  } finally {
+    ended.forget()
+  }
+}
+
+const isFinal = (status: unknown): boolean =>
+  status === 'cancelled' || status === 'failed' || status === 'completed'
+
+function nextEvent(qmp: Qmp, isIt: (event: QmpEvent) => boolean) {
+  let forget = () => {}
+  const event = new Promise<QmpEvent>((resolve) => {
+    forget = qmp.onEvent((each) => {
+      if (isIt(each)) resolve(each)
+    })
+  })
+  return { event, forget: () => forget() }
+}
+
+async function definitionOf(
+  folder: string,
+  vm: string,
+): Promise<{ vmFile: VmFile } | { refusal: HostRefusal }> {
+  // A name with a slash would leave the folder.
+  const path = join(folder, `${encodeURIComponent(vm)}.json`)
+  try {
+    return { vmFile: parse(VmFile, JSON.parse(await readFile(path, 'utf8')), path) }
+  } catch (error) {
+    if (error instanceof Invalid)
+      return { refusal: { type: 'DefinitionInvalid', path: error.path, problem: error.message } }
+    if (error instanceof SyntaxError)
+      return { refusal: { type: 'DefinitionInvalid', path, problem: error.message } }
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT')
+      return { refusal: { type: 'UnknownDefinition', vm } }
+    throw error
+  }
+}

@@ -1,0 +1,173 @@
+import { rm } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import type { Socket } from 'node:net'
+import { within } from '@ferry/events/clock'
+import type { Clock } from '@ferry/events/clock'
+import { CopyFailed } from '../../driver.ts'
+import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
+import { socketsIn } from './copy.ts'
+import type { Attached } from './driver.ts'
+import { progressOf, queryMigration, setPolicy } from './migration.ts'
+import type { Qmp } from './qmp.ts'
+
+/**
+ * The source's half of a migration, told by QEMU's own events:
+ *
+ *     migrate ──► MIGRATION_PASS 1, 2, ... ──► STOP ──► pre-switchover ──► completed (paused and whole)
+ *                                                         │    ▲
+ *                                                        gate ─┘ migrate-continue, or migrate_cancel: it runs on
+ *
+ * Until `migrate-continue` part of the image is held back, so a guest that runs on from there cannot have been
+ * committed anywhere.
+ */
+export async function perform(
+  { copy, qmp }: Attached,
+  order: PerformOrder,
+  clock: Clock,
+): Promise<SentByHypervisor> {
+  const path = socketsIn(copy.folder).image
+  await setPolicy(qmp, order.policy)
+  const door = await listenFor(path)
+  const watched = watch(qmp, order, clock)
+  const stop = () => door.close()
+  order.signal.addEventListener('abort', stop, { once: true })
+  try {
+    order.signal.throwIfAborted()
+    await qmp.execute('migrate', { uri: `unix:${path}` })
+    const image = await within(
+      clock,
+      CONNECT_MS,
+      'QEMU connecting with the image',
+      Promise.race([door.socket, watched.failed]),
+    )
+    const sending = order.send(image).catch((error: unknown) => {
+      // QEMU hears of it by its broken socket, and lets the guest run on.
+      image.destroy()
+      throw error
+    })
+    const [sent, sentBy] = await Promise.allSettled([sending, watched.sent])
+    // The stream's own trouble is nearer to the cause than QEMU's complaint about it.
+    order.signal.throwIfAborted()
+    if (watched.refusal !== undefined) throw watched.refusal
+    if (sent.status === 'rejected') throw sent.reason
+    if (sentBy.status === 'rejected') throw sentBy.reason
+    return sentBy.value
+  } finally {
+    order.signal.removeEventListener('abort', stop)
+    watched.forget()
+    door.close()
+    await rm(path, { force: true })
+  }
+}
+
+const CONNECT_MS = 10_000
+const SAMPLE_MS = 250
+
+/** A socket for exactly one visitor. */
+async function listenFor(path: string) {
+  await rm(path, { force: true })
+  const server = createServer()
+  let visitor: Socket | undefined
+  const socket = new Promise<Socket>((resolve) => {
+    server.once('connection', (connection) => {
+      visitor = connection
+      server.close()
+      resolve(connection)
+    })
+  })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(path, resolve)
+  })
+  return {
+    socket,
+    close: () => {
+      server.close()
+      visitor?.destroy()
+    },
+  }
+}
+
+/** Follows QEMU's events to the end of the migration, and works the gate. */
+function watch(qmp: Qmp, order: PerformOrder, clock: Clock) {
+  let pausedAt = 0
+  let gatePassedAt = 0
+  let rounds = 0
+  let isOver = false
+  const watched: { refusal?: unknown } = {}
+  let resolve: (sent: SentByHypervisor) => void = () => {}
+  let reject: (error: Error) => void = () => {}
+  const sent = new Promise<SentByHypervisor>((yes, no) => {
+    resolve = yes
+    reject = no
+  })
+
+  const atTheGate = async () => {
+    try {
+      await order.gate()
+      gatePassedAt = clock.now()
+      await qmp.execute('migrate-continue', { state: 'pre-switchover' })
+    } catch (error) {
+      watched.refusal = error
+      await qmp.execute('migrate_cancel')
+    }
+  }
+  const failed = async () => {
+    const { 'error-desc': why = 'the migration failed' } = await queryMigration(qmp)
+    reject(new CopyFailed({ type: 'HypervisorFailed', message: why }))
+  }
+  const tell = async (listener: PerformOrder['progress']) => {
+    const progress = progressOf(await queryMigration(qmp))
+    if (progress !== undefined && !isOver) listener(progress)
+  }
+  /** What happens between two events may not get lost: an error there ends the copy. */
+  const carefully = (work: Promise<void>) => {
+    work.catch((error: unknown) =>
+      reject(error instanceof Error ? error : new Error(String(error))),
+    )
+  }
+
+  const forget = qmp.onEvent(({ event, data, at }) => {
+    if (event === 'STOP' && pausedAt === 0) {
+      pausedAt = at
+      order.paused(at)
+    }
+    if (event === 'MIGRATION_PASS') {
+      rounds += 1
+      // With the guest paused, QEMU has better things to do than to answer questions.
+      if (pausedAt === 0) carefully(tell(order.round))
+    }
+    if (event !== 'MIGRATION') return
+    if (data.status === 'pre-switchover') carefully(atTheGate())
+    if (data.status === 'completed') resolve({ pausedAt, gatePassedAt, sentAt: at, rounds })
+    if (data.status === 'failed') carefully(failed())
+    if (data.status === 'cancelled')
+      reject(new CopyFailed({ type: 'HypervisorFailed', message: 'the migration was cancelled' }))
+  })
+  void qmp.closed.then(() =>
+    reject(new CopyFailed({ type: 'HypervisorFailed', message: 'QEMU ended while it sent' })),
+  )
+  const aborted = () =>
+    reject(new CopyFailed({ type: 'HypervisorFailed', message: 'it was told to stop' }))
+  order.signal.addEventListener('abort', aborted, { once: true })
+
+  const sampling = new AbortController()
+  const sample = async () => {
+    for (;;) {
+      await clock.sleep(SAMPLE_MS, sampling.signal)
+      if (pausedAt === 0) await tell(order.progress)
+    }
+  }
+  sample().catch(() => {})
+  sent.catch(() => {})
+  return Object.assign(watched, {
+    sent,
+    failed: sent.then(() => new Promise<never>(() => {})),
+    forget: () => {
+      isOver = true
+      sampling.abort()
+      forget()
+      order.signal.removeEventListener('abort', aborted)
+    },
+  })
+}

@@ -1,0 +1,63 @@
+import { createConnection } from 'node:net'
+import { within } from '@ferry/events/clock'
+import type { Clock } from '@ferry/events/clock'
+import { CopyFailed } from '../../driver.ts'
+import type { LoadedByHypervisor, ReceiveOrder } from '../../driver.ts'
+import { socketsIn } from './copy.ts'
+import type { Attached } from './driver.ts'
+import type { Qmp } from './qmp.ts'
+
+/** The target's half: QEMU reads the image from a socket, and says when it has loaded all of it. It is not started. */
+export async function receive(
+  { copy, qmp }: Attached,
+  order: ReceiveOrder,
+  clock: Clock,
+): Promise<LoadedByHypervisor> {
+  const path = socketsIn(copy.folder).image
+  const loading = watch(qmp)
+  await qmp.execute('migrate-incoming', { uri: `unix:${path}` })
+  const hypervisor = createConnection(path)
+  const stop = () => hypervisor.destroy()
+  order.signal.addEventListener('abort', stop, { once: true })
+  try {
+    order.signal.throwIfAborted()
+    const filling = order.fill(hypervisor).catch((error: unknown) => {
+      // QEMU must not take what came for the whole.
+      hypervisor.destroy()
+      throw error
+    })
+    const [filled, loaded] = await Promise.allSettled([
+      filling,
+      filling.then(() => within(clock, LOAD_MS, 'QEMU loading the image', loading.loaded)),
+    ])
+    order.signal.throwIfAborted()
+    if (filled.status === 'rejected') throw filled.reason
+    if (loaded.status === 'rejected') throw loaded.reason
+    return loaded.value
+  } finally {
+    order.signal.removeEventListener('abort', stop)
+    loading.forget()
+  }
+}
+
+/** Once all bytes are in, loading the rest takes milliseconds; device states of large guests take seconds. */
+const LOAD_MS = 60_000
+
+function watch(qmp: Qmp) {
+  let forget = () => {}
+  const loaded = new Promise<LoadedByHypervisor>((resolve, reject) => {
+    forget = qmp.onEvent(({ event, data, at }) => {
+      if (event === 'MIGRATION' && data.status === 'completed') resolve({ loadedAt: at })
+    })
+    void qmp.closed.then(() =>
+      reject(
+        new CopyFailed({
+          type: 'HypervisorFailed',
+          message: 'QEMU ended while it loaded the image',
+        }),
+      ),
+    )
+  })
+  loaded.catch(() => {})
+  return { loaded, forget: () => forget() }
+}

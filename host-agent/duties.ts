@@ -1,0 +1,418 @@
+import type { EventOf } from '@ferry/schemas/event'
+import type { CopyProgress } from '@ferry/schemas/policy'
+import { LogUnavailable, contest } from '@ferry/events/log'
+import type { Log } from '@ferry/events/log'
+import { facts } from '@ferry/events/subjects'
+import { verdictOn } from '@ferry/events/verdict'
+import type { Contested } from '@ferry/events/verdict'
+import type { Clock } from '@ferry/events/clock'
+import type { Say } from '@ferry/events/say'
+import { CopyFailed, NeverStarted } from './driver.ts'
+import type { Driver } from './driver.ts'
+import { openGate } from './gate.ts'
+import type { HostKey } from './keys.ts'
+import { roundsWorthTelling } from './rounds.ts'
+import { TRANSFER_VERSION } from './transfer/frames.ts'
+import type { Receipt } from './transfer/frames.ts'
+import type { Pace } from './transfer/pace.ts'
+import type { Arrival, TransferPort } from './transfer/port.ts'
+import { openSender } from './transfer/send.ts'
+import type { Command, Fact, Voice } from './voice.ts'
+
+/**
+ * What each command makes this host do, and the fact that answers it. `undefined`: there is nothing to say, because
+ * the verdict has made the command void.
+ *
+ * Each duty can be begun again by an agent that was killed in it. Whatever a duty needs to be allowed, it reads in the
+ * log itself: a command is only the reason to look.
+ */
+export type Hands = {
+  readonly host: string
+  readonly log: Log
+  readonly clock: Clock
+  readonly say: Say
+  readonly driver: Driver
+  readonly port: TransferPort
+  readonly key: HostKey
+  readonly voice: Voice
+  /** Shared by all images that leave this host. */
+  readonly pace: Pace
+}
+
+export function carryOut(
+  command: Command,
+  hands: Hands,
+  signal: AbortSignal,
+): Promise<Fact | undefined> {
+  switch (command.type) {
+    case 'Begin':
+      return begin(command, hands)
+    case 'Prepare':
+      return prepare(command, hands)
+    case 'Perform':
+      return perform(command, hands, signal)
+    case 'Finish':
+      return finish(command, hands, signal)
+    case 'Confirm':
+      return confirm(command, hands)
+    case 'Cancel':
+      return command.data.role === 'source' ? stay(command, hands) : clear(command, hands)
+  }
+}
+
+/** A guest that was never moved cannot have been lost, so this one asks nobody. */
+async function begin(command: EventOf<'Begin'>, { driver, key, voice }: Hands): Promise<Fact> {
+  const { admission, targetKey } = command.data
+  const answer = await driver.begin(command.vm)
+  if ('refusal' in answer)
+    return {
+      ...voice.about(command, 'BeginRefused'),
+      type: 'BeginRefused',
+      data: { admission, ...answer },
+    }
+  const { needs, definition } = answer
+  const sealedDefinition = key.seal(Buffer.from(definition), targetKey)
+  return {
+    ...voice.about(command, 'MigrationBegun'),
+    type: 'MigrationBegun',
+    data: { admission, needs, sealedDefinition, transferVersion: TRANSFER_VERSION },
+  }
+}
+
+async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact | undefined> {
+  const { host, driver, key, port, voice } = hands
+  const { admission, sourceKey, sealedDefinition, needs, transferVersion } = command.data
+  const refuse = (refusal: EventOf<'PrepareRefused'>['data']['refusal']): Fact => ({
+    ...voice.about(command, 'PrepareRefused'),
+    type: 'PrepareRefused',
+    data: { admission, refusal },
+  })
+  // A command that was long on its way must not make a guest that nobody will ever ask for.
+  if ((await verdictOn(hands.log, contestedOn(host, command))) !== undefined) return undefined
+
+  const opened = key.open(sealedDefinition, sourceKey)
+  if (opened === undefined) return refuse({ type: 'DefinitionSealed', host })
+  const { vm, migration, attempt } = command
+  const definition = Buffer.from(opened).toString('utf8')
+  const refusal = await driver.prepare({ vm, needs, definition, migration, attempt })
+  if (refusal !== undefined) return refuse(refusal)
+
+  // No negotiation in the stream: the lower of what both can is taken here, on record.
+  const version = Math.min(transferVersion, TRANSFER_VERSION)
+  const { transfer, key: secret, expiresAt } = port.open(attemptOf(command), version)
+  return {
+    ...voice.about(command, 'TargetPrepared'),
+    type: 'TargetPrepared',
+    data: {
+      admission,
+      transfer,
+      address: port.address,
+      sealedKey: key.seal(secret, sourceKey),
+      expiresAt,
+      transferVersion: version,
+    },
+  }
+}
+
+async function perform(
+  command: EventOf<'Perform'>,
+  hands: Hands,
+  signal: AbortSignal,
+): Promise<Fact> {
+  const { driver, key, voice, clock, host } = hands
+  const { vm } = command
+  const {
+    admission,
+    target,
+    targetKey,
+    transfer,
+    address,
+    sealedKey,
+    transferVersion: version,
+    policy,
+  } = command.data
+  const fail = (failure: CopyFailed['failure']): Fact => ({
+    ...voice.about(command, 'PerformFailed'),
+    type: 'PerformFailed',
+    data: { admission, failure },
+  })
+  const secret = key.open(sealedKey, targetKey)
+  if (secret === undefined) return fail({ type: 'KeySealed', host })
+
+  const gate = openGate(hands.log, clock, contestedOn(target, command))
+  try {
+    const sender = await openSender(
+      { transfer, address, key: secret, version },
+      { clock, paces: [hands.pace], signal },
+    )
+    try {
+      const worthTelling = roundsWorthTelling(clock)
+      const sent = await driver.perform(vm, {
+        policy,
+        signal,
+        send: sender.send,
+        gate: gate.pass,
+        paused: (pausedAt) => {
+          sender.hurry()
+          voice.mention({
+            ...voice.about(command, 'SourcePaused'),
+            type: 'SourcePaused',
+            data: { admission, pausedAt },
+          })
+        },
+        round: (progress) => {
+          if (worthTelling()) voice.mention(roundPassed(command, voice, progress))
+        },
+        progress: (progress) => sample(command, hands, progress),
+      })
+      // Rule 2: the hypervisor has said "completed, paused"; only now may the target hear that this was all.
+      const receipt = await sender.finish()
+      return {
+        ...voice.about(command, 'Performed'),
+        type: 'Performed',
+        data: { admission, ...sent, ...receipt, endFrameAt: clock.now() },
+      }
+    } finally {
+      sender.close()
+    }
+  } catch (error) {
+    signal.throwIfAborted()
+    if (error instanceof CopyFailed) return fail(error.failure)
+    throw error
+  } finally {
+    gate.close()
+    await voice.caughtUp()
+  }
+}
+
+/** "When all of it is here, take the verdict and run." */
+async function finish(
+  command: EventOf<'Finish'>,
+  hands: Hands,
+  signal: AbortSignal,
+): Promise<Fact | undefined> {
+  const { host, driver, port, voice, log } = hands
+  const { vm } = command
+  const { admission, transfer } = command.data
+  const contested = contestedOn(host, command)
+  const fail = (failure: CopyFailed['failure']): Fact => ({
+    ...voice.about(command, 'ReceiveFailed'),
+    type: 'ReceiveFailed',
+    data: { admission, failure },
+  })
+
+  const before = await verdictOn(log, contested)
+  if (before?.type === 'Cancelled') return cleared(command, hands)
+  if (before?.type === 'Committed') return takeOver(command, hands)
+  const arrival = port.find(transfer)
+  if (arrival === undefined) return fail({ type: 'AgentRestarted' })
+
+  let whole: Loaded
+  try {
+    whole = await load(command, hands, arrival, signal)
+  } catch (error) {
+    signal.throwIfAborted()
+    if (error instanceof CopyFailed) return fail(error.failure)
+    throw error
+  }
+  // I3, I4: the first valid message is the verdict, and it was read back before anything is started on it.
+  const hasWon = await commit(committed(command, hands, whole), hands, signal)
+  if (!hasWon) return cleared(command, hands)
+  const committedAt = hands.clock.now()
+  try {
+    const { runningAt } = await driver.activate(vm)
+    return {
+      ...voice.about(command, 'TargetRunning'),
+      type: 'TargetRunning',
+      data: { admission, committedAt, runningAt },
+    }
+  } catch (error) {
+    // Rule 6: this process has received the image and knows that nobody started it.
+    if (!(error instanceof NeverStarted)) throw error
+    return {
+      ...voice.about(command, 'TargetNeverRan'),
+      type: 'TargetNeverRan',
+      data: { admission, failure: error.failure },
+    }
+  }
+}
+
+/**
+ * Takes part in the contest for the verdict until it is decided: giving up would not let the guest run anywhere. The
+ * signal, which a command to cancel gives, ends it as well.
+ */
+async function commit(
+  event: EventOf<'Committed'>,
+  { log, say }: Hands,
+  signal: AbortSignal,
+): Promise<boolean> {
+  for (;;) {
+    try {
+      return (await contest(log, event, { signal })).won
+    } catch (error) {
+      if (!(error instanceof LogUnavailable)) throw error
+      say.warn(
+        { migration: event.migration, err: error },
+        'the guest is paused and the log does not answer',
+      )
+    }
+  }
+}
+
+type Loaded = Receipt & { readonly endFrameAt: number; readonly loadedAt: number }
+
+async function load(
+  command: EventOf<'Finish'>,
+  { driver, clock }: Hands,
+  { receive }: Arrival,
+  signal: AbortSignal,
+): Promise<Loaded> {
+  let receipt: (Receipt & { endFrameAt: number }) | undefined
+  const { loadedAt } = await driver.receive(command.vm, {
+    signal,
+    fill: async (hypervisor) => {
+      receipt = { ...(await receive(hypervisor, signal)), endFrameAt: clock.now() }
+    },
+  })
+  if (receipt === undefined)
+    throw new Error('the driver says that it loaded an image which never came')
+  return { ...receipt, loadedAt }
+}
+
+const committed = (
+  command: EventOf<'Finish'>,
+  { host, voice }: Hands,
+  whole: Loaded,
+): EventOf<'Committed'> => ({
+  ...voice.about(command, 'Committed'),
+  type: 'Committed',
+  data: { after: 0, target: host, ...whole },
+})
+
+/**
+ * Committed, and then the agent died: the next one starts the guest, or finds that it runs. If it is gone, nobody here
+ * knows whether it ever ran (rule 6): that is an error, asked again until the coordinator calls it a doubt.
+ */
+async function takeOver(command: EventOf<'Finish'>, { driver, voice }: Hands): Promise<Fact> {
+  const { admission } = command.data
+  const { runningAt } = await driver.activate(command.vm)
+  return {
+    ...voice.about(command, 'TargetRunning'),
+    type: 'TargetRunning',
+    data: { admission, runningAt },
+  }
+}
+
+/** I2: the source's copy ends only when the target's own word for a running guest stands in the log. */
+async function confirm(
+  command: EventOf<'Confirm'>,
+  { log, driver, voice, say }: Hands,
+): Promise<Fact | undefined> {
+  const { vm, migration, attempt, data } = command
+  const word = await log.last(facts(data.target, vm, 'TargetRunning'))
+  const event = word?.message.is === 'event' ? word.message.event : undefined
+  if (
+    event?.type !== 'TargetRunning' ||
+    event.migration !== migration ||
+    event.attempt !== attempt
+  ) {
+    say.error(
+      { migration, attempt },
+      'told to release a guest that does not run on the target: refused',
+    )
+    return undefined
+  }
+  await driver.release(vm)
+  return {
+    ...voice.about(command, 'SourceReleased'),
+    type: 'SourceReleased',
+    data: { admission: data.admission },
+  }
+}
+
+/** I4: a paused source resumes only on Cancelled, or on a fence that stands in the log. */
+async function stay(command: EventOf<'Cancel'>, hands: Hands): Promise<Fact | undefined> {
+  const { driver, voice } = hands
+  const { admission } = command.data
+  if (!(await isCancelled(command, hands))) return undefined
+  const resumed = await driver.resume(command.vm)
+  return resumed === undefined
+    ? { ...voice.about(command, 'SourceLost'), type: 'SourceLost', data: { admission } }
+    : {
+        ...voice.about(command, 'SourceResumed'),
+        type: 'SourceResumed',
+        data: { admission, ...resumed },
+      }
+}
+
+async function clear(command: EventOf<'Cancel'>, hands: Hands): Promise<Fact | undefined> {
+  return (await isCancelled(command, hands)) ? cleared(command, hands) : undefined
+}
+
+async function cleared(
+  command: EventOf<'Cancel' | 'Finish'>,
+  { driver, port, voice }: Hands,
+): Promise<Fact> {
+  port.forget(attemptOf(command))
+  await driver.clear(command.vm)
+  const { admission } = command.data
+  return { ...voice.about(command, 'TargetCleared'), type: 'TargetCleared', data: { admission } }
+}
+
+async function isCancelled(command: EventOf<'Cancel'>, { log, say }: Hands): Promise<boolean> {
+  const { migration, attempt, vm, data } = command
+  const verdict = await verdictOn(log, contestedOn(data.target, command))
+  if (verdict?.type === 'Cancelled') return true
+  if (data.fence !== undefined && (await isFenced(log, command, data.fence))) return true
+  say.error(
+    { vm, migration, attempt, verdict: verdict?.type },
+    'told to cancel what is not cancelled: refused',
+  )
+  return false
+}
+
+async function isFenced(
+  log: Log,
+  { vm, migration, data }: EventOf<'Cancel'>,
+  position: number,
+): Promise<boolean> {
+  for await (const { message } of log.read({ after: position - 1 })) {
+    if (message.is !== 'event' || message.event.type !== 'Fenced') return false
+    const { event } = message
+    return event.vm === vm && event.migration === migration && event.data.host === data.target
+  }
+  return false
+}
+
+const contestedOn = (target: string, { migration, attempt }: Command): Contested => ({
+  target,
+  migration,
+  attempt,
+})
+
+const attemptOf = ({ migration, attempt }: Command): string => `${migration}.${attempt}`
+
+const roundPassed = (
+  command: EventOf<'Perform'>,
+  voice: Voice,
+  progress: CopyProgress,
+): EventOf<'RoundPassed'> => ({
+  ...voice.about(command, 'RoundPassed', progress.round),
+  type: 'RoundPassed',
+  data: { admission: command.data.admission, ...progress },
+})
+
+/** For whoever watches now; lost, it is worth nothing. */
+function sample(
+  command: EventOf<'Perform'>,
+  { log, clock, voice, say }: Hands,
+  progress: CopyProgress,
+): void {
+  const at = Math.floor(clock.now())
+  log
+    .append(
+      { ...voice.about(command, 'ProgressSampled', at), type: 'ProgressSampled', data: progress },
+      { patienceMs: 500 },
+    )
+    .catch((error: unknown) => say.debug({ err: error }, 'a sample was lost'))
+}

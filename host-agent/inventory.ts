@@ -1,0 +1,99 @@
+import type { DataOf } from '@ferry/schemas/messages'
+import { timestamp } from '@ferry/events/clock'
+import type { Clock } from '@ferry/events/clock'
+import type { Log } from '@ferry/events/log'
+import type { Registers } from '@ferry/events/registers'
+import type { Say } from '@ferry/events/say'
+import { hostSubject, token } from '@ferry/events/subjects'
+import type { Driver } from './driver.ts'
+
+/** What a host says of itself: what it can run and what it runs, again whenever that changed; and that it is alive. */
+export type InventoryEdges = {
+  readonly host: string
+  readonly log: Log
+  readonly heartbeats: Registers
+  readonly clock: Clock
+  readonly say: Say
+  readonly driver: Driver
+  readonly facts: Pick<
+    DataOf<'HostReported'>,
+    'address' | 'key' | 'agentVersion' | 'transferVersion'
+  >
+  readonly signal: AbortSignal
+}
+
+/** Changes within this time become one report. */
+const SETTLE_MS = 50
+/** Looked at anyway after so long, and the clock is measured again. */
+const LOOK_AGAIN_MS = 30_000
+const BEAT_MS = 1000
+
+type Measured = NonNullable<DataOf<'HostReported'>['clock']>
+
+export async function reportInventory(edges: InventoryEdges): Promise<void> {
+  const { host, log, clock, say, driver, facts, signal } = edges
+  let wake = new AbortController()
+  driver.onChange(() => wake.abort())
+  const startedAt = Math.floor(clock.now())
+  let reported = ''
+  let measured: Measured | undefined
+
+  for (let number = 1; !signal.aborted;) {
+    wake = new AbortController()
+    try {
+      const guests = (await driver.inspect()).toSorted((a, b) => (a.vm < b.vm ? -1 : 1))
+      const data = {
+        ...facts,
+        ...driver.hypervisor,
+        guests,
+        ...(measured === undefined ? {} : { clock: measured }),
+      }
+      if (JSON.stringify({ ...data, clock: 0 }) !== reported || number <= 2) {
+        const sentAt = clock.now()
+        const id = `${host}.HostReported.${startedAt}.${number}`
+        await log.append(
+          { type: 'HostReported', id, writer: { host }, time: timestamp(sentAt), data },
+          { signal },
+        )
+        measured = await measure(log, host, id, { sentAt, answeredAt: clock.now() })
+        reported = JSON.stringify({ ...data, clock: 0 })
+        number += 1
+        // The second report carries the clock that the first one measured.
+        if (number === 2) continue
+      }
+    } catch (error) {
+      if (!signal.aborted)
+        say.warn({ err: error }, 'the inventory could not be reported; it will be tried again')
+    }
+    await clock.sleep(LOOK_AGAIN_MS, AbortSignal.any([wake.signal, signal])).catch(() => {})
+    await clock.sleep(SETTLE_MS, signal).catch(() => {})
+  }
+}
+
+/** The log's server stamps what it stores: somewhere between sending and the answer, both clocks were read. */
+async function measure(
+  log: Log,
+  host: string,
+  id: string,
+  { sentAt, answeredAt }: { sentAt: number; answeredAt: number },
+): Promise<Measured | undefined> {
+  const entry = await log.last(hostSubject(host))
+  if (entry?.message.is !== 'event' || entry.message.event.id !== id) return undefined
+  const errorMs = (answeredAt - sentAt) / 2
+  return { offsetMs: (sentAt + answeredAt) / 2 - entry.storedAt, errorMs }
+}
+
+export async function beat({
+  host,
+  heartbeats,
+  clock,
+  say,
+  signal,
+}: InventoryEdges): Promise<void> {
+  while (!signal.aborted) {
+    heartbeats
+      .put(`heartbeat.${token(host)}`, timestamp(clock.now()))
+      .catch((error: unknown) => say.debug({ err: error }, 'a heartbeat was lost'))
+    await clock.sleep(BEAT_MS, signal).catch(() => {})
+  }
+}

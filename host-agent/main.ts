@@ -1,0 +1,103 @@
+import { mkdir, readFile } from 'node:fs/promises'
+import { totalmem } from 'node:os'
+import { join } from 'node:path'
+import { systemClock } from '@ferry/events/clock'
+import { connect } from '@ferry/events/log/connect'
+import type { Say } from '@ferry/events/say'
+import { runAgent } from './agent.ts'
+import type { Driver } from './driver.ts'
+import { qemuDriver } from './drivers/qemu/driver.ts'
+import { probeQemu } from './drivers/qemu/probe.ts'
+import { simulatedDriver } from './drivers/simulated/driver.ts'
+import { hostKey } from './keys.ts'
+import { lockDirectory } from './lock.ts'
+import type { HostFile } from './settings.ts'
+
+const LOG_PATIENCE_MS = 60_000
+
+/** One agent on the real edges: the clock, the log's server, this host's hypervisor and files. */
+export async function agentOnThisHost(
+  settings: HostFile,
+  say: Say,
+  signal: AbortSignal,
+): Promise<void> {
+  const {
+    host,
+    servers,
+    credentialsFile,
+    stateDirectory,
+    listen,
+    address,
+    bandwidthBytesPerSecond,
+  } = settings
+  await mkdir(stateDirectory, { recursive: true, mode: 0o700 })
+  const unlock = await lockDirectory(stateDirectory)
+  try {
+    const driver = await driverOf(settings)
+    const key = await hostKey(join(stateDirectory, 'host.key'))
+    const logAddress = {
+      servers,
+      name: `agent ${host}`,
+      ...(credentialsFile === undefined ? {} : { credentialsFile }),
+    }
+    const connection = await connect(logAddress, systemClock, {
+      patienceMs: LOG_PATIENCE_MS,
+      signal,
+    })
+    try {
+      await runAgent({
+        host,
+        log: connection.log,
+        heartbeats: connection.heartbeats,
+        clock: systemClock,
+        say,
+        driver,
+        key,
+        transfers: { listen, ...(address === undefined ? {} : { address }) },
+        ...(bandwidthBytesPerSecond === undefined ? {} : { bandwidthBytesPerSecond }),
+        signal,
+      })
+    } finally {
+      await connection.close()
+    }
+  } finally {
+    await unlock()
+  }
+}
+
+async function driverOf({
+  driver,
+  stateDirectory,
+  definitions,
+  memoryMiB,
+  qemu = {},
+}: HostFile): Promise<Driver> {
+  const memoryBytes = memoryMiB === undefined ? totalmem() : memoryMiB * 1024 ** 2
+  switch (driver) {
+    case 'simulated': {
+      const definitionOf = (vm: string) =>
+        readDefinition(join(definitions, `${encodeURIComponent(vm)}.json`))
+      return simulatedDriver({ guests: new Map(), memoryBytes, definitionOf }, systemClock)
+    }
+    case 'qemu': {
+      const { binary = 'qemu-system-x86_64', accelerators = 'auto' } = qemu
+      const facts = await probeQemu({ binary, accelerators, memoryBytes, clock: systemClock })
+      return qemuDriver({
+        binary,
+        guests: join(stateDirectory, 'guests'),
+        definitions,
+        facts,
+        clock: systemClock,
+      })
+    }
+  }
+}
+
+async function readDefinition(path: string): Promise<unknown> {
+  try {
+    return JSON.parse(await readFile(path, 'utf8'))
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
+  }
+}

@@ -1,0 +1,202 @@
+import type { EventOf } from '@ferry/schemas/event'
+import { timestamp } from '@ferry/events/clock'
+import type { Delivery } from '@ferry/events/log'
+import { filters, token } from '@ferry/events/subjects'
+import { isCommand } from '@ferry/events/migration'
+import { carryOut } from './duties.ts'
+import type { Hands } from './duties.ts'
+import type { Journal } from './journal.ts'
+import type { Command } from './voice.ts'
+
+/**
+ * The command loop: a command is delivered until it has been answered in the log. Of each guest one command is carried
+ * out at a time; the ones that end an attempt do not wait, they break off what is under way.
+ *
+ * - S1 A command is acknowledged only when its answer stands in the log, or when it is void.
+ * - S2 Delivered again while it is being carried out, it is not carried out twice.
+ */
+export async function serve(hands: Hands, journal: Journal, signal: AbortSignal): Promise<void> {
+  const { host, log, say } = hands
+  const works = new Map<string, Work>()
+
+  const durable = `agent-${token(host)}`
+  const subject = filters.commandsFor(host)
+  for await (const delivery of log.deliveries({
+    durable,
+    subject,
+    ackWaitMs: ACK_WAIT_MS,
+    signal,
+  })) {
+    const { message, position } = delivery.entry
+    if (message.is !== 'event') {
+      say.warn({ position, message }, 'not a command: ignored')
+      delivery.done()
+    } else if (message.event.type === 'Start') {
+      void start(message.event, delivery, hands, journal)
+    } else if (isCommand(message.event)) {
+      receive(message.event, delivery, { hands, journal, works, signal })
+    } else delivery.done()
+  }
+  for (const { stop } of works.values()) stop.abort(new Stopped())
+  await Promise.allSettled([...works.values()].map(({ ended }) => ended))
+}
+
+/** Redelivered after so long without a word: how soon a restarted agent finds what its predecessor left undone. */
+const ACK_WAIT_MS = 2000
+const STILL_AT_IT_MS = 600
+const AGAIN_MS = 1000
+
+/** One command being carried out. */
+type Work = {
+  readonly command: Command
+  /** Every delivery of it; all are acknowledged together. */
+  readonly deliveries: Delivery[]
+  readonly stop: AbortController
+  readonly ended: Promise<void>
+}
+
+/** The reason of a signal: the agent ends, or a later command has made this one void. */
+class Stopped extends Error {
+  override readonly name = 'Stopped'
+}
+
+type Desk = {
+  readonly hands: Hands
+  readonly journal: Journal
+  readonly works: Map<string, Work>
+  readonly signal: AbortSignal
+}
+
+function receive(command: Command, delivery: Delivery, desk: Desk): void {
+  const { hands, journal, works } = desk
+  const { vm, migration, attempt, type } = command
+  const ruling = journal.judge(command)
+  if (ruling !== 'obey') {
+    hands.say.debug({ vm, migration, attempt, type, ruling }, 'nothing to do')
+    delivery.done()
+    return
+  }
+  const present = works.get(vm)
+  if (present !== undefined && isSame(present.command, command)) {
+    present.deliveries.push(delivery)
+    return
+  }
+  if (
+    present !== undefined &&
+    !(type === 'Cancel' || type === 'Confirm' || isLater(command, present.command))
+  ) {
+    // It has to wait for its turn; the log keeps it until then.
+    delivery.again(AGAIN_MS)
+    return
+  }
+  present?.stop.abort(new Stopped())
+  const stop = new AbortController()
+  const deliveries = [delivery]
+  const work: Work = {
+    command,
+    deliveries,
+    stop,
+    ended: (present?.ended ?? Promise.resolve()).then(() =>
+      carryOutOnce(command, deliveries, stop.signal, desk),
+    ),
+  }
+  works.set(vm, work)
+  void work.ended.then(() => {
+    if (works.get(vm) === work) works.delete(vm)
+  })
+}
+
+/** Carries a command out, puts its answer into the log, and only then acknowledges it (S1). Never throws. */
+async function carryOutOnce(
+  command: Command,
+  deliveries: readonly Delivery[],
+  signal: AbortSignal,
+  { hands, journal }: Desk,
+): Promise<void> {
+  const { log, clock, say } = hands
+  const { vm, migration, attempt, type } = command
+  const about = { vm, migration, attempt, type }
+  const busy = new AbortController()
+  void keepSaying(() => deliveries.forEach(({ working }) => working()), hands, busy.signal)
+  const began = clock.elapsed()
+  try {
+    // What came while this one waited for its turn may have made it void.
+    if (signal.aborted || journal.judge(command) !== 'obey')
+      return deliveries.forEach(({ done }) => done())
+    say.info(about, 'carrying out')
+    const fact = await carryOut(command, hands, signal)
+    if (fact !== undefined) {
+      const { position } = await log.append(fact, { patienceMs: ANSWER_MS })
+      journal.note({
+        position,
+        storedAt: clock.now(),
+        subject: '',
+        message: { is: 'event', event: fact },
+      })
+    }
+    const ms = Math.round(clock.elapsed() - began)
+    say.info({ ...about, answer: fact?.type, ms }, 'answered')
+    deliveries.forEach(({ done }) => done())
+  } catch (error) {
+    if (error instanceof Stopped) {
+      say.info(about, 'broken off')
+      // A void command is done with; one that the end of this agent broke off is the next agent's.
+      if (journal.judge(command) !== 'obey') deliveries.forEach(({ done }) => done())
+      return
+    }
+    say.error({ ...about, err: error }, 'could not be carried out; it will be tried again')
+    deliveries.forEach(({ again }) => again(AGAIN_MS))
+  } finally {
+    busy.abort()
+  }
+}
+
+const ANSWER_MS = 60_000
+
+async function keepSaying(word: () => void, { clock }: Hands, signal: AbortSignal): Promise<void> {
+  while (!signal.aborted) {
+    word()
+    await clock.sleep(STILL_AT_IT_MS, signal).catch(() => {})
+  }
+}
+
+/** Ordered to start a guest: once, whatever happens to it afterwards. */
+async function start(
+  command: EventOf<'Start'>,
+  delivery: Delivery,
+  { host, driver, log, clock, say }: Hands,
+  journal: Journal,
+): Promise<void> {
+  const { vm, data, id } = command
+  if (journal.hasStarted(data.start)) return delivery.done()
+  try {
+    const answer = await driver.start(vm)
+    const envelope = { writer: { host }, time: timestamp(clock.now()), vm, causationid: id }
+    const event: EventOf<'GuestStarted' | 'StartRefused'> =
+      'refusal' in answer
+        ? {
+            ...envelope,
+            id: `${data.start}.StartRefused`,
+            type: 'StartRefused',
+            data: { start: data.start, refusal: answer.refusal },
+          }
+        : {
+            ...envelope,
+            id: `${data.start}.GuestStarted`,
+            type: 'GuestStarted',
+            data: { start: data.start, needs: answer.needs },
+          }
+    const { position } = await log.append(event, { patienceMs: ANSWER_MS })
+    journal.note({ position, storedAt: clock.now(), subject: '', message: { is: 'event', event } })
+    say.info({ vm, answer: event.type }, 'started')
+    delivery.done()
+  } catch (error) {
+    say.error({ vm, err: error }, 'could not be started; it will be tried again')
+    delivery.again(AGAIN_MS)
+  }
+}
+
+const isSame = (one: Command, other: Command): boolean =>
+  one.type === other.type && one.data.admission === other.data.admission
+
+const isLater = (one: Command, other: Command): boolean => one.data.admission > other.data.admission

@@ -1,0 +1,63 @@
+import { readFile } from 'node:fs/promises'
+import { dirname, resolve } from 'node:path'
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { parse } from '@ferry/schemas/parse'
+import { Name, Port } from '@ferry/schemas/words'
+
+/** `host.json`: what an agent must know about its host. Everything else it finds out or reads in the log. */
+const strict = { additionalProperties: false }
+const Endpoint = Type.Object(
+  { host: Type.String({ minLength: 1 }), port: Type.Union([Type.Literal(0), Port]) },
+  strict,
+)
+
+export const HostFile = Type.Object(
+  {
+    host: Name,
+    servers: Type.Array(Type.String({ minLength: 1 }), { minItems: 1 }),
+    credentialsFile: Type.Optional(Type.String()),
+    /** Keys, sockets and what each guest was started as. Relative paths are from this file's folder. */
+    stateDirectory: Type.String({ minLength: 1 }),
+    /** The definitions of this host's guests, `<name>.json` each. */
+    definitions: Type.String({ minLength: 1 }),
+    driver: Type.Union([Type.Literal('qemu'), Type.Literal('simulated')]),
+    /** Where images arrive. Port 0: any free one. */
+    listen: Endpoint,
+    /** What other hosts call that, where it is something else. */
+    address: Type.Optional(Endpoint),
+    /** What guests may use of this host's memory; absent: all of it. */
+    memoryMiB: Type.Optional(Type.Integer({ minimum: 1 })),
+    /** For all images that leave this host together. */
+    bandwidthBytesPerSecond: Type.Optional(Type.Integer({ minimum: 65536 })),
+    qemu: Type.Optional(
+      Type.Object(
+        {
+          binary: Type.Optional(Type.String({ minLength: 1 })),
+          /** `auto` asks a short probe whether KVM is usable; its file alone says nothing. */
+          accelerators: Type.Optional(
+            Type.Union([
+              Type.Literal('auto'),
+              Type.Array(Type.Union([Type.Literal('kvm'), Type.Literal('tcg')]), { minItems: 1 }),
+            ]),
+          ),
+        },
+        strict,
+      ),
+    ),
+  },
+  strict,
+)
+export type HostFile = Static<typeof HostFile>
+
+/** Reads and checks it; paths in it become absolute. */
+export async function readHostFile(path: string): Promise<HostFile> {
+  const file = parse(HostFile, JSON.parse(await readFile(path, 'utf8')), path)
+  const from = (relative: string) => resolve(dirname(path), relative)
+  return {
+    ...file,
+    stateDirectory: from(file.stateDirectory),
+    definitions: from(file.definitions),
+    ...(file.credentialsFile === undefined ? {} : { credentialsFile: from(file.credentialsFile) }),
+  }
+}

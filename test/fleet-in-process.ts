@@ -1,0 +1,159 @@
+import { mkdtemp, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { coordinate } from '@ferry/coordinator/coordinate'
+import type { Coordinator } from '@ferry/coordinator/coordinate'
+import { judgeCancel, judgeMigrate, judgeStart } from '@ferry/coordinator/decide/request'
+import { defaultRules } from '@ferry/coordinator/decide/world'
+import type { Rules } from '@ferry/coordinator/decide/world'
+import { systemClock } from '@ferry/events/clock'
+import { migrationOf } from '@ferry/events/fleet'
+import { memoryLog } from '@ferry/events/log/in-memory'
+import { memoryRegisters } from '@ferry/events/log/in-memory-registers'
+import type { MemoryLog } from '@ferry/events/log/in-memory'
+import type { Migration } from '@ferry/events/migration'
+import { isEnded } from '@ferry/events/phases'
+import type { Say } from '@ferry/events/say'
+import { runAgent } from '@ferry/host-agent/agent'
+import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
+import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
+import type { Driver } from '@ferry/host-agent/driver'
+import { hostKey } from '@ferry/host-agent/keys'
+import type { MigrateRequest } from '@ferry/schemas/request'
+import { until } from './until.ts'
+
+/** A coordinator and hosts in this process: real transfers on loopback, simulated guests, a log in memory. */
+export type FleetInProcess = {
+  readonly log: MemoryLog
+  readonly coordinator: Coordinator
+  readonly hosts: ReadonlyMap<string, HostInProcess>
+  readonly start: (vm: string, host: string) => Promise<void>
+  readonly migrate: (
+    request: Partial<MigrateRequest> & { vm: string; request: string },
+  ) => ReturnType<Coordinator['record']>
+  readonly cancel: (migration: string) => ReturnType<Coordinator['record']>
+  /** Waits until the migration is as wished. */
+  readonly when: (
+    id: string,
+    isIt: (migration: Migration) => boolean,
+    what: string,
+  ) => Promise<Migration>
+  readonly ended: (id: string) => Promise<Migration>
+  readonly close: () => Promise<void>
+}
+
+export type HostInProcess = {
+  readonly world: SimulatedHost
+  /** Ends the agent without a word, as far as that is possible in one process. */
+  readonly stopAgent: () => Promise<void>
+  readonly startAgent: () => void
+}
+
+export const silent: Say = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
+
+export const quietVm = { memoryMiB: 4, pagesPerSecond: 2000 }
+
+export async function fleetInProcess(
+  names: readonly string[],
+  options: {
+    rules?: Partial<Rules>
+    vm?: object
+    drivers?: (driver: Driver, host: string) => Driver
+    say?: Say
+  } = {},
+): Promise<FleetInProcess> {
+  const { vm = quietVm, drivers = (driver) => driver, say = silent } = options
+  const folder = await mkdtemp(join(tmpdir(), 'ferry-fleet-'))
+  const clock = systemClock
+  const log = memoryLog(clock)
+  const [leases, heartbeats] = [memoryRegisters(clock), memoryRegisters(clock)]
+  const stopAll = new AbortController()
+  const coordinator = await coordinate({
+    name: 'c1',
+    log,
+    leases,
+    heartbeats,
+    clock,
+    rules: { ...defaultRules, ...options.rules },
+    lease: { renewMs: 50, leaseMs: 500 },
+    say,
+    signal: stopAll.signal,
+  })
+
+  const hosts = new Map<string, HostInProcess>()
+  const running: Promise<void>[] = []
+  for (const host of names) {
+    const world: SimulatedHost = {
+      guests: new Map(),
+      memoryBytes: 1024 ** 3,
+      definitionOf: async () => vm,
+    }
+    const key = await hostKey(join(folder, `${host}.key`))
+    let stop = new AbortController()
+    let agent: Promise<void> = Promise.resolve()
+    const startAgent = () => {
+      stop = new AbortController()
+      const signal = AbortSignal.any([stop.signal, stopAll.signal])
+      const driver = drivers(simulatedDriver(world, clock), host)
+      const transfers = { listen: { host: '127.0.0.1', port: 0 } }
+      agent = runAgent({ host, log, heartbeats, clock, say, driver, key, transfers, signal })
+      running.push(agent)
+    }
+    startAgent()
+    hosts.set(host, {
+      world,
+      startAgent,
+      stopAgent: async () => {
+        stop.abort()
+        await agent
+      },
+    })
+  }
+  const migration = (id: string) => migrationOf(coordinator.fleet(), id)
+  const when: FleetInProcess['when'] = async (id, isIt, what) => {
+    await until(`${id} ${what}`, () => {
+      const now = migration(id)
+      return now !== undefined && isIt(now)
+    })
+    const found = migration(id)
+    if (found === undefined) throw new Error(`${id} is gone`)
+    return found
+  }
+  await until('all hosts to report', () =>
+    names.every((name) => coordinator.fleet().hosts.has(name)),
+  )
+  await until('all hosts to be alive', () =>
+    names.every((name) => coordinator.world().alive.has(name)),
+  )
+
+  return {
+    log,
+    coordinator,
+    hosts,
+    when,
+    ended: (id) => when(id, ({ phase }) => isEnded(phase), 'to end'),
+    start: async (vm, host) => {
+      const request = { request: `start-${vm}`, vm, host, by: 'test' }
+      await coordinator.record((fleet, world) => judgeStart(fleet, request, world), request.request)
+      await until(
+        `${vm} to run`,
+        () => coordinator.fleet().guests.get(vm)?.seenOn[host]?.state === 'running',
+      )
+    },
+    migrate: (request) =>
+      coordinator.record(
+        (fleet, world) => judgeMigrate(fleet, { by: 'test', ...request }, world),
+        request.request,
+      ),
+    cancel: (id) =>
+      coordinator.record(
+        (fleet, world) => judgeCancel(fleet, { migration: id, by: 'test' }, world),
+        id,
+      ),
+    close: async () => {
+      stopAll.abort()
+      await Promise.all([coordinator.ended, ...running])
+      await rm(folder, { recursive: true })
+    },
+  }
+}

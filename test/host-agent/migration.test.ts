@@ -1,0 +1,24 @@
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { fleetInProcess } from '../fleet-in-process.ts'
+
+const test = suite('a migration of a simulated guest')
+
+test('goes there, and back again', async () => {
+  const fleet = await fleetInProcess(['rack1', 'rack2'])
+  try {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    const there = await fleet.ended('m1')
+    assert.is(there.phase, 'completed')
+    assert.equal([...fleet.hosts.get('rack1')!.world.guests.keys()], [])
+    assert.is(fleet.hosts.get('rack2')!.world.guests.get('web1')?.state, 'running')
+    await fleet.migrate({ request: 'm2', vm: 'web1' })
+    assert.is((await fleet.ended('m2')).phase, 'completed')
+    assert.is(fleet.hosts.get('rack1')!.world.guests.get('web1')?.state, 'running')
+  } finally {
+    await fleet.close()
+  }
+})
+
+test.run()

@@ -1,0 +1,222 @@
+import { spawn } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { startNatsServer } from '@ferry/coordinator/embedded/nats-server'
+import type { NatsServer } from '@ferry/coordinator/embedded/nats-server'
+import { systemClock } from '@ferry/events/clock'
+import { connect } from '@ferry/events/log/connect'
+import type { Connection } from '@ferry/events/log/connect'
+import { ask } from '@ferry/events/log/requests'
+import { isEnded } from '@ferry/events/phases'
+import type { FleetView, MigrationView, StatusView } from '@ferry/schemas/view'
+import type { Answer, MigrateRequest } from '@ferry/schemas/request'
+import { bootSector } from '../guest/boot-sector.ts'
+import type { GuestProgram } from '../guest/boot-sector.ts'
+import { until } from '../until.ts'
+import { qemusUnder, readMemory } from './outside.ts'
+import type { Memory, QemuProcess } from './outside.ts'
+
+/** A small fleet of real processes on this machine: nats-server, coordinator, agents, guests. Everything ends with it. */
+export type Lab = {
+  readonly folder: string
+  readonly server: () => string
+  readonly connection: Connection
+  readonly coordinator: LabProcess
+  readonly agent: (host: string) => LabProcess
+  /** nats-server, which keeps its port and its data. */
+  readonly stopLog: (signal?: NodeJS.Signals) => Promise<void>
+  readonly startLog: () => Promise<void>
+  readonly defineGuest: (vm: string, guest: LabGuest) => Promise<void>
+  readonly start: (vm: string, host: string) => Promise<void>
+  readonly migrate: (
+    request: Partial<MigrateRequest> & { vm: string; request: string },
+  ) => Promise<Answer>
+  readonly cancel: (migration: string) => Promise<Answer>
+  readonly fleet: () => Promise<FleetView>
+  readonly status: (migration: string) => Promise<MigrationView>
+  readonly ended: (migration: string, limitMs?: number) => Promise<MigrationView>
+  readonly qemus: () => Promise<QemuProcess[]>
+  /** The one QEMU that runs; throws when there is none or more than one. */
+  readonly onlyRunning: () => Promise<QemuProcess>
+  readonly memory: (program: GuestProgram) => Promise<Memory>
+  readonly close: () => Promise<void>
+}
+
+export type LabGuest =
+  | { readonly program: GuestProgram; readonly memoryMiB: number }
+  | { readonly simulated: object }
+
+/** One process of the lab, which can be ended in any way and started again. */
+export type LabProcess = {
+  readonly pid: () => number
+  readonly start: () => void
+  /** Ends it, and waits until it is gone. */
+  readonly end: (signal?: NodeJS.Signals) => Promise<void>
+  readonly log: () => Promise<string>
+}
+
+export type LabOptions = {
+  readonly hosts: readonly string[]
+  readonly driver: 'qemu' | 'simulated'
+  readonly logLevel?: string
+}
+
+const ROOT = join(import.meta.dirname, '..', '..')
+const ANSWER_MS = 15_000
+
+export async function openLab({ hosts, driver, logLevel = 'info' }: LabOptions): Promise<Lab> {
+  const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
+  const definitions = join(folder, 'vms')
+  await mkdir(definitions)
+  const dataDirectory = join(folder, 'log')
+  let server: NatsServer = await startNatsServer({ dataDirectory })
+  const port = Number(new URL(server.url).port)
+  const processes: LabProcess[] = []
+  const run = (name: string, words: readonly string[]) => {
+    const process = labProcess(name, [...words, '--log-level', logLevel], folder)
+    processes.push(process)
+    return process
+  }
+
+  const coordinator = run('coordinator', ['coordinator', '--server', server.url, '--name', 'c1'])
+  const agents = new Map<string, LabProcess>()
+  for (const host of hosts) {
+    const config = join(folder, `${host}.json`)
+    const settings = {
+      host,
+      servers: [server.url],
+      stateDirectory: join(folder, host),
+      definitions,
+      driver,
+      listen: { host: '127.0.0.1', port: 0 },
+      ...(driver === 'qemu' ? { qemu: { accelerators: ['tcg'] } } : {}),
+    }
+    await writeFile(config, JSON.stringify(settings, null, 2))
+    agents.set(host, run(`agent-${host}`, ['agent', '--config', config]))
+  }
+  const connection = await connect({ servers: [server.url], name: 'lab' }, systemClock, {
+    patienceMs: 30_000,
+  })
+
+  const request = async <T>(verb: string, body: object) =>
+    (await ask(connection.nc, systemClock, verb, body, ANSWER_MS)) as T
+  const fleet = () => request<FleetView>('fleet', {})
+  const status = async (migration: string) =>
+    (await request<StatusView>('status', { migration })).migration
+  const qemus = () => qemusUnder(folder)
+
+  const lab: Lab = {
+    folder,
+    server: () => server.url,
+    connection,
+    coordinator,
+    agent: (host) => {
+      const agent = agents.get(host)
+      if (agent === undefined) throw new Error(`the lab has no host ${host}`)
+      return agent
+    },
+    stopLog: (signal) => server.stop(signal),
+    startLog: async () => {
+      server = await startNatsServer({ dataDirectory, port })
+    },
+    defineGuest: async (vm, guest) => {
+      const path = join(definitions, `${encodeURIComponent(vm)}.json`)
+      if ('simulated' in guest) return writeFile(path, JSON.stringify(guest.simulated))
+      const disk = join(folder, `${vm}.img`)
+      await writeFile(disk, bootSector(guest.program))
+      const definition = {
+        memoryMiB: guest.memoryMiB,
+        accel: 'tcg',
+        disks: [{ path: disk, format: 'raw', interface: 'ide' }],
+      }
+      return writeFile(path, JSON.stringify(definition))
+    },
+    start: async (vm, host) => {
+      const answer = await request<Answer>('start', {
+        request: `start-${vm}-${Date.now()}`,
+        vm,
+        host,
+        by: 'lab',
+      })
+      if (!answer.accepted) throw new Error(answer.sentence)
+      const runs = async () =>
+        (await fleet()).guests.some(
+          (each) => each.vm === vm && each.copies.some(({ state }) => state === 'running'),
+        )
+      await until(`${vm} to run on ${host}`, runs)
+    },
+    migrate: (wish) => request<Answer>('migrate', { by: 'lab', ...wish }),
+    cancel: (migration) => request<Answer>('cancel', { migration, by: 'lab' }),
+    fleet,
+    status,
+    ended: async (migration, limitMs = 120_000) => {
+      await until(
+        `${migration} to end`,
+        async () => isEnded((await status(migration)).phase),
+        limitMs,
+      )
+      return status(migration)
+    },
+    qemus,
+    onlyRunning: async () => {
+      const found = await qemus()
+      const running = found.filter(({ status: state }) => state === 'running')
+      const [only] = running
+      if (running.length !== 1 || only === undefined)
+        throw new Error(`${running.length} guests run: ${JSON.stringify(found)}`)
+      return only
+    },
+    memory: async (program) => readMemory((await lab.onlyRunning()).folder, program),
+    close: async () => {
+      await connection.close()
+      await Promise.all(processes.map((each) => each.end()))
+      await server.stop()
+      for (const { pid } of await qemus()) process.kill(pid, 'SIGKILL')
+      await until('all guests to be gone', async () => (await qemus()).length === 0)
+      await rm(folder, { recursive: true, force: true })
+    },
+  }
+  try {
+    await until('all hosts to be alive', async () => {
+      const { hosts: known, leader } = await fleet()
+      return leader !== undefined && known.filter(({ isAlive }) => isAlive).length === hosts.length
+    })
+  } catch (error) {
+    const said = await Promise.all(processes.map(({ log }) => log()))
+    await lab.close()
+    throw new Error(`the lab did not come up:\n${said.join('\n')}`, { cause: error })
+  }
+  return lab
+}
+
+function labProcess(name: string, words: readonly string[], folder: string): LabProcess {
+  const file = join(folder, `${name}.log`)
+  let child: ChildProcess | undefined
+  let gone: Promise<void> = Promise.resolve()
+  const start = () => {
+    const opening = open(file, 'a')
+    gone = opening.then(
+      (output) =>
+        new Promise<void>((resolve) => {
+          child = spawn(process.execPath, ['ferry.mjs', ...words], {
+            cwd: ROOT,
+            stdio: ['ignore', output.fd, output.fd],
+          })
+          child.once('exit', () => resolve())
+          child.once('spawn', () => void output.close())
+        }),
+    )
+  }
+  start()
+  return {
+    pid: () => child?.pid ?? 0,
+    start,
+    end: async (signal = 'SIGTERM') => {
+      child?.kill(signal)
+      await gone
+    },
+    log: () => readFile(file, 'utf8').catch(() => ''),
+  }
+}

@@ -1,0 +1,83 @@
+import { readFile, readdir, readlink, rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { connectQmp } from '@ferry/host-agent/drivers/qemu/qmp'
+import type { Qmp } from '@ferry/host-agent/drivers/qemu/qmp'
+import { systemClock } from '@ferry/events/clock'
+import { COUNTER_AT, PAGE_BYTES } from '../guest/boot-sector.ts'
+import type { GuestProgram } from '../guest/boot-sector.ts'
+import { firstBytesOf, sweepFault } from '../guest/memory.ts'
+
+/** The world looked at from outside, without asking Ferry: processes, and QEMU's own word through a monitor of our own. */
+export type QemuProcess = { readonly pid: number; readonly folder: string; readonly status: string }
+
+/** Every QEMU whose files lie under a folder, and what it says that it is doing. */
+export async function qemusUnder(root: string): Promise<QemuProcess[]> {
+  const found: QemuProcess[] = []
+  for (const name of await readdir('/proc')) {
+    const pid = Number(name)
+    if (!Number.isInteger(pid)) continue
+    const folder = await folderOf(pid, root)
+    if (folder !== undefined) found.push({ pid, folder, status: await statusIn(folder) })
+  }
+  return found
+}
+
+async function folderOf(pid: number, root: string): Promise<string | undefined> {
+  try {
+    if (!(await readlink(`/proc/${pid}/exe`)).includes('qemu')) return undefined
+    const words = (await readFile(`/proc/${pid}/cmdline`, 'utf8')).split('\0')
+    const file = words[words.indexOf('-pidfile') + 1]
+    return file?.startsWith(root) === true ? join(file, '..') : undefined
+  } catch {
+    // It ended while we looked.
+    return undefined
+  }
+}
+
+/** Asks through the operator's monitor, which no agent uses. */
+export async function withMonitor<T>(folder: string, work: (qmp: Qmp) => Promise<T>): Promise<T> {
+  const qmp = await connectQmp(join(folder, 'operator.qmp'), systemClock)
+  try {
+    return await work(qmp)
+  } finally {
+    qmp.close()
+  }
+}
+
+async function statusIn(folder: string): Promise<string> {
+  try {
+    const answer = (await withMonitor(folder, (qmp) => qmp.execute('query-status'))) as {
+      status: string
+    }
+    return answer.status
+  } catch {
+    return 'silent'
+  }
+}
+
+export type Memory = { readonly fault: string | undefined; readonly sweeps: number }
+
+/** Stops the guest, reads its range and its counter, and lets it go on. */
+export async function readMemory(
+  folder: string,
+  { fromByte, toByte }: GuestProgram,
+): Promise<Memory> {
+  return withMonitor(folder, async (qmp) => {
+    await qmp.execute('stop')
+    try {
+      const dump = await save(qmp, folder, fromByte, toByte - fromByte)
+      const counter = await save(qmp, folder, COUNTER_AT, 4)
+      return { fault: sweepFault(firstBytesOf(dump, PAGE_BYTES)), sweeps: counter.readUInt32LE(0) }
+    } finally {
+      await qmp.execute('cont')
+    }
+  })
+}
+
+async function save(qmp: Qmp, folder: string, val: number, size: number): Promise<Buffer> {
+  const filename = join(folder, `dump-${process.pid}`)
+  await qmp.execute('pmemsave', { val, size, filename })
+  const dump = await readFile(filename)
+  await rm(filename)
+  return dump
+}
