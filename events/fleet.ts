@@ -169,7 +169,7 @@ function foldReport(
     const guest = fleet.guests.get(vm) ?? guests.unknownGuest(vm)
     fleet.guests.set(
       vm,
-      change(guest, (draft) => guests.sight(draft, host, has.get(vm))),
+      change(guest, (draft) => guests.sight(draft, host, has.get(vm), event.data.asOf)),
     )
   }
   return { touched }

@@ -17,6 +17,8 @@ export type Guest = {
   head: number
   /** Where hosts say that they have a copy, and what it is doing there. */
   seenOn: { [host: string]: Seen }
+  /** Where each host last said something about this guest: an inventory that was taken before that is out of date. */
+  spoke: { [host: string]: number }
   /** Ordered to start, not yet answered. */
   start?: Place & { readonly id: string; readonly host: string; asked: number; askedAt: number }
   migration?: Migration
@@ -28,10 +30,21 @@ export type GuestEvent =
   | MigrationEvent
   | EventOf<'MigrationRequested' | 'StartOrdered' | 'Start' | 'GuestStarted' | 'StartRefused'>
 
-export const unknownGuest = (vm: string): Guest => ({ vm, head: 0, seenOn: {} })
+export const unknownGuest = (vm: string): Guest => ({
+  vm,
+  head: 0,
+  seenOn: {},
+  spoke: {},
+})
 
 /** @returns why the event is void, or undefined when it counts. */
 export function evolve(guest: Guest, event: GuestEvent, place: Place): string | undefined {
+  const why = judge(guest, event, place)
+  if (why === undefined && 'host' in event.writer) guest.spoke[event.writer.host] = place.position
+  return why
+}
+
+function judge(guest: Guest, event: GuestEvent, place: Place): string | undefined {
   if (isDecision(event)) {
     if (event.data.after !== guest.head)
       return `it was decided after ${event.data.after}, but by then the last decision was ${guest.head}`
@@ -67,7 +80,13 @@ export function evolve(guest: Guest, event: GuestEvent, place: Place): string | 
 }
 
 /** What a host's inventory says of this guest; undefined: that it has no copy. */
-export function sight(guest: Guest, host: string, report: GuestReport | undefined): void {
+export function sight(
+  guest: Guest,
+  host: string,
+  report: GuestReport | undefined,
+  asOf: number,
+): void {
+  if (asOf < (guest.spoke[host] ?? 0)) return
   if (report === undefined) delete guest.seenOn[host]
   else guest.seenOn[host] = { state: report.state, needs: report.needs }
 }

@@ -56,7 +56,7 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     agentVersion: VERSION,
     transferVersion: TRANSFER_VERSION,
   }
-  const inventory = { host, log, heartbeats, clock, say, driver, facts, signal }
+  const inventory = { host, log, heartbeats, clock, say, driver, facts, upTo: journal.upTo, signal }
   say.info(
     { host, address: port.address, hypervisor: driver.hypervisor.hypervisor },
     'the agent is ready',

@@ -19,6 +19,8 @@ export type InventoryEdges = {
     DataOf<'HostReported'>,
     'address' | 'key' | 'agentVersion' | 'transferVersion'
   >
+  /** The position of this host's last fact. */
+  readonly upTo: () => number
   readonly signal: AbortSignal
 }
 
@@ -31,7 +33,7 @@ const BEAT_MS = 1000
 type Measured = NonNullable<DataOf<'HostReported'>['clock']>
 
 export async function reportInventory(edges: InventoryEdges): Promise<void> {
-  const { host, log, clock, say, driver, facts, signal } = edges
+  const { host, log, clock, say, driver, facts, upTo, signal } = edges
   let wake = new AbortController()
   driver.onChange(() => wake.abort())
   const startedAt = Math.floor(clock.now())
@@ -41,11 +43,13 @@ export async function reportInventory(edges: InventoryEdges): Promise<void> {
   for (let number = 1; !signal.aborted;) {
     wake = new AbortController()
     try {
+      const asOf = upTo()
       const guests = (await driver.inspect()).toSorted((a, b) => (a.vm < b.vm ? -1 : 1))
       const data = {
         ...facts,
         ...driver.hypervisor,
         guests,
+        asOf,
         ...(measured === undefined ? {} : { clock: measured }),
       }
       if (JSON.stringify({ ...data, clock: 0 }) !== reported || number <= 2) {

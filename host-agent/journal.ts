@@ -13,6 +13,8 @@ export type Journal = {
   readonly note: (entry: Entry) => void
   readonly judge: (command: EventOf<CommandName>) => Ruling
   readonly hasStarted: (start: string) => boolean
+  /** The position of the last fact. */
+  readonly upTo: () => number
 }
 
 export type Ruling =
@@ -30,9 +32,11 @@ const last: readonly FactName[] = ['SourceReleased', 'SourceResumed', 'SourceLos
 export function journal(): Journal {
   const attempts = new Map<string, Attempted>()
   const starts = new Set<string>()
+  let upTo = 0
 
   return {
-    note: ({ message }) => {
+    note: ({ message, position }) => {
+      upTo = Math.max(upTo, position)
       if (message.is !== 'event') return
       const { event } = message
       if (event.type === 'GuestStarted' || event.type === 'StartRefused')
@@ -56,6 +60,7 @@ export function journal(): Journal {
     },
 
     hasStarted: (start) => starts.has(start),
+    upTo: () => upTo,
   }
 }
 

@@ -377,6 +377,8 @@ export const messages = {
       accelerators: Type.Array(Text),
       memoryBytes: Bytes,
       guests: Type.Array(GuestReport),
+      /** The position of this host's last fact when it looked: what it said later about a guest is newer than this. */
+      asOf: Position,
       agentVersion: Text,
       /** This host's clock minus the log server's, and how wrong that may be; absent until it was measured. */
       clock: Type.Optional(Type.Object({ offsetMs: Type.Number(), errorMs: Milliseconds })),

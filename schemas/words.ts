@@ -2,8 +2,14 @@ import { Type } from 'typebox'
 
 /** The few words that every shape is made of: names, times, sizes, positions. */
 
-/** A host or a guest as its operator calls it: anything printable; `subjects.ts` encodes it for NATS. */
-export const Name = Type.String({ pattern: '^[^\\u0000-\\u001f\\u007f]{1,128}$' })
+/**
+ * A host or a guest as its operator calls it: anything printable; `subjects.ts` encodes it for NATS. Half a surrogate
+ * pair is no character, and nothing could encode it.
+ */
+export const Name = Type.String({
+  pattern:
+    '^(?:[^\\u0000-\\u001f\\u007f\\ud800-\\udfff]|[\\ud800-\\udbff][\\udc00-\\udfff]){1,128}$',
+})
 
 /** An id that is safe in a subject, a file name and a shell: of migrations, requests and transfers. */
 export const Id = Type.String({ pattern: '^[A-Za-z0-9_-]{1,64}$' })

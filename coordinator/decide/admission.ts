@@ -60,7 +60,7 @@ export function candidatesFor(
     )
     .map((host) => {
       const freeBytes = freeMemory(fleet, host, wish.vm)
-      const unfit = whyUnfit(fleet, host, wish.vm, needs, freeBytes, world)
+      const unfit = whyUnfit(fleet, host, wish, needs, freeBytes, world)
       return { host: host.host, freeBytes, ...(unfit === undefined ? {} : { unfit }) }
     })
 }
@@ -71,10 +71,13 @@ export type Candidate = {
   readonly unfit?: Unfit
 }
 
+/** CPU models that mean "what the host has": such a guest can only go where there is the same. */
+const copiedModels = ['host', 'max']
+
 function whyUnfit(
   fleet: Fleet,
   { host, report }: Host,
-  vm: string,
+  { vm, source }: { readonly vm: string; readonly source: string },
   needs: GuestNeeds,
   freeBytes: number,
   world: World,
@@ -88,7 +91,10 @@ function whyUnfit(
     return { type: 'MachineUnsupported', machine: needs.machine }
   if (!report.accelerators.includes(needs.accelerator))
     return { type: 'AcceleratorUnsupported', accelerator: needs.accelerator }
-  if (!report.cpuModels.includes(needs.cpu)) return { type: 'CpuUnsupported', cpu: needs.cpu }
+  const isOtherCpu =
+    copiedModels.includes(needs.cpu) && fleet.hosts.get(source)?.report.cpu !== report.cpu
+  if (isOtherCpu || !report.cpuModels.includes(needs.cpu))
+    return { type: 'CpuUnsupported', cpu: needs.cpu }
   return needs.memoryBytes > freeBytes
     ? { type: 'NotEnoughMemory', neededBytes: needs.memoryBytes, freeBytes }
     : undefined

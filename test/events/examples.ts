@@ -1,9 +1,14 @@
 import type { EventOf, Writer } from '@ferry/schemas/event'
-import type { GuestNeeds } from '@ferry/schemas/guest'
-import type { DataOf } from '@ferry/schemas/messages'
+import type { GuestNeeds, GuestState } from '@ferry/schemas/guest'
+import type { DataOf, MessageName } from '@ferry/schemas/messages'
 import { defaultPolicy } from '@ferry/schemas/policy'
+import type { Cause, Failure } from '@ferry/schemas/refusal'
 
-/** Events with good defaults: a test names only what it is about. web1 moves from rack1 to rack2. */
+/**
+ * Events with good defaults: a test names only what it is about. web1 moves from rack1 to rack2 in the migration m1.
+ * `RIGHT` stands for "whatever is right here": `story.ts` puts the real head or admission in its place.
+ */
+export const RIGHT = Number.MAX_SAFE_INTEGER
 
 export const needs: GuestNeeds = {
   memoryBytes: 1024 ** 3,
@@ -14,57 +19,265 @@ export const needs: GuestNeeds = {
   accelerator: 'tcg',
 }
 
-const source: Writer = { host: 'rack1' }
-const coordinator: Writer = { coordinator: 'c1' }
-
 type Given = { id?: string; vm?: string; migration?: string; attempt?: number; writer?: Writer }
 
-const envelope = (given: Given, writer: Writer, id: string) => ({
-  id: given.id ?? id,
+const source: Writer = { host: 'rack1' }
+const target: Writer = { host: 'rack2' }
+const coordinator: Writer = { coordinator: 'c1' }
+const TIME = '2026-11-23T10:00:00.000Z'
+export const SOME_KEY = `X${'A'.repeat(55)}`
+export const SOME_DIGEST = '0'.repeat(64)
+
+let counter = 0
+const envelope = <Name extends MessageName>(type: Name, given: Given, writer: Writer) => ({
+  type,
+  id: given.id ?? `${type}-${counter++}`,
   writer: given.writer ?? writer,
-  time: '2026-11-23T10:00:00.000Z',
+  time: TIME,
   vm: given.vm ?? 'web1',
   migration: given.migration ?? 'm1',
   attempt: given.attempt ?? 1,
 })
 
-export const requested = (
-  given: Given & Partial<DataOf<'MigrationRequested'>> = {},
-): EventOf<'MigrationRequested'> => ({
-  ...envelope(given, coordinator, 'requested'),
-  type: 'MigrationRequested',
+export const hostReported = (
+  host: string,
+  guests: readonly { vm: string; state: GuestState; needs?: GuestNeeds }[] = [],
+  more: Partial<DataOf<'HostReported'>> = {},
+): EventOf<'HostReported'> => ({
+  type: 'HostReported',
+  id: `HostReported-${counter++}`,
+  writer: { host },
+  time: TIME,
   data: {
-    after: given.after ?? 0,
-    source: 'rack1',
+    address: { host: '10.0.0.1', port: 7100 },
+    key: SOME_KEY,
+    hypervisor: 'simulated',
+    hypervisorVersion: '1',
+    cpu: 'some CPU',
+    machines: ['pc'],
+    cpuModels: ['qemu64'],
+    accelerators: ['tcg'],
+    memoryBytes: 4 * 1024 ** 3,
+    guests: guests.map((guest) => ({ needs, ...guest })),
+    asOf: 0,
+    agentVersion: '0.1.0',
+    transferVersion: 1,
+    ...more,
+  },
+})
+
+export const requested = (
+  given: Given & { after?: number; source?: string; target?: string; policy?: object } = {},
+): EventOf<'MigrationRequested'> => ({
+  ...envelope('MigrationRequested', given, coordinator),
+  data: {
+    after: given.after ?? RIGHT,
+    source: given.source ?? 'rack1',
     ...(given.target === undefined ? {} : { target: given.target }),
-    policy: given.policy ?? defaultPolicy,
+    policy: { ...defaultPolicy, ...given.policy },
     by: 'test',
   },
 })
 
-export const sourcePaused = (
-  given: Given & { admission?: number } = {},
-): EventOf<'SourcePaused'> => ({
-  ...envelope(given, source, 'paused'),
-  type: 'SourcePaused',
-  data: { admission: given.admission ?? 1, pausedAt: 1000 },
+export const admitted = (
+  given: Given & { after?: number; target?: string } = {},
+): EventOf<'Admitted'> => ({
+  ...envelope('Admitted', given, coordinator),
+  data: { after: given.after ?? RIGHT, source: 'rack1', target: given.target ?? 'rack2' },
 })
 
-export const committed = (given: Given & { target?: string } = {}): EventOf<'Committed'> => ({
-  ...envelope(given, { host: given.target ?? 'rack2' }, 'committed'),
-  type: 'Committed',
+export const cancelAsked = (given: Given & { after?: number } = {}): EventOf<'CancelAsked'> => ({
+  ...envelope('CancelAsked', given, coordinator),
+  data: { after: given.after ?? RIGHT, by: 'test' },
+})
+
+export const begin = (given: Given = {}): EventOf<'Begin'> => ({
+  ...envelope('Begin', given, coordinator),
   data: {
-    after: 0,
-    target: given.target ?? 'rack2',
-    bytes: 1,
-    digest: '0'.repeat(64),
-    endFrameAt: 1,
-    loadedAt: 1,
+    admission: RIGHT,
+    host: 'rack1',
+    target: 'rack2',
+    targetKey: SOME_KEY,
+    policy: defaultPolicy,
   },
 })
 
-export const cancelled = (given: Given & { target?: string } = {}): EventOf<'Cancelled'> => ({
-  ...envelope(given, coordinator, 'cancelled'),
-  type: 'Cancelled',
-  data: { after: 0, target: given.target ?? 'rack2', cause: { type: 'Asked', by: 'test' } },
+export const migrationBegun = (
+  given: Given & { admission?: number } = {},
+): EventOf<'MigrationBegun'> => ({
+  ...envelope('MigrationBegun', given, source),
+  data: {
+    admission: given.admission ?? RIGHT,
+    needs,
+    sealedDefinition: 'c2VhbGVk',
+    transferVersion: 1,
+  },
 })
+
+export const prepare = (given: Given = {}): EventOf<'Prepare'> => ({
+  ...envelope('Prepare', given, coordinator),
+  data: {
+    admission: RIGHT,
+    host: 'rack2',
+    source: 'rack1',
+    sourceKey: SOME_KEY,
+    needs,
+    sealedDefinition: 'c2VhbGVk',
+    transferVersion: 1,
+  },
+})
+
+export const targetPrepared = (given: Given = {}): EventOf<'TargetPrepared'> => ({
+  ...envelope('TargetPrepared', given, target),
+  data: {
+    admission: RIGHT,
+    transfer: 't1',
+    address: { host: '10.0.0.2', port: 7100 },
+    sealedKey: 'c2VhbGVk',
+    expiresAt: 1,
+    transferVersion: 1,
+  },
+})
+
+export const prepareRefused = (given: Given = {}): EventOf<'PrepareRefused'> => ({
+  ...envelope('PrepareRefused', given, target),
+  data: { admission: RIGHT, refusal: { type: 'DiskMissing', path: '/shared/web1.qcow2' } },
+})
+
+export const roundPassed = (round: number, given: Given = {}): EventOf<'RoundPassed'> => ({
+  ...envelope('RoundPassed', given, source),
+  data: {
+    admission: RIGHT,
+    round,
+    transferredBytes: round * 1024 ** 2,
+    remainingBytes: 1024 ** 2,
+    totalBytes: 1024 ** 3,
+    bandwidthBytesPerSecond: 100 * 1024 ** 2,
+    dirtyBytesPerSecond: 1024 ** 2,
+    expectedDowntimeMs: 30,
+    throttlePercent: 0,
+  },
+})
+
+export const sourcePaused = (
+  given: Given & { admission?: number; pausedAt?: number } = {},
+): EventOf<'SourcePaused'> => ({
+  ...envelope('SourcePaused', given, source),
+  data: { admission: given.admission ?? 1, pausedAt: given.pausedAt ?? 1000 },
+})
+
+export const performed = (given: Given = {}): EventOf<'Performed'> => ({
+  ...envelope('Performed', given, source),
+  data: {
+    admission: RIGHT,
+    pausedAt: 1000,
+    gatePassedAt: 1001,
+    sentAt: 1020,
+    endFrameAt: 1021,
+    bytes: 4096,
+    digest: SOME_DIGEST,
+    rounds: 2,
+  },
+})
+
+export const performFailed = (
+  given: Given & { failure?: Failure } = {},
+): EventOf<'PerformFailed'> => ({
+  ...envelope('PerformFailed', given, source),
+  data: { admission: RIGHT, failure: given.failure ?? { type: 'AgentRestarted' } },
+})
+
+export const receiveFailed = (
+  given: Given & { failure?: Failure } = {},
+): EventOf<'ReceiveFailed'> => ({
+  ...envelope('ReceiveFailed', given, target),
+  data: { admission: RIGHT, failure: given.failure ?? { type: 'StreamCut', receivedBytes: 7 } },
+})
+
+export const committed = (
+  given: Given & { target?: string; after?: number } = {},
+): EventOf<'Committed'> => ({
+  ...envelope('Committed', given, { host: given.target ?? 'rack2' }),
+  data: {
+    after: given.after ?? 0,
+    target: given.target ?? 'rack2',
+    bytes: 4096,
+    digest: SOME_DIGEST,
+    endFrameAt: 1022,
+    loadedAt: 1024,
+  },
+})
+
+export const cancelled = (
+  given: Given & { target?: string; after?: number; cause?: Cause } = {},
+): EventOf<'Cancelled'> => ({
+  ...envelope('Cancelled', given, coordinator),
+  data: {
+    after: given.after ?? 0,
+    target: given.target ?? 'rack2',
+    cause: given.cause ?? { type: 'Asked', by: 'test' },
+  },
+})
+
+export const targetRunning = (given: Given = {}): EventOf<'TargetRunning'> => ({
+  ...envelope('TargetRunning', given, target),
+  data: { admission: RIGHT, committedAt: 1026, runningAt: 1027 },
+})
+
+export const targetNeverRan = (given: Given = {}): EventOf<'TargetNeverRan'> => ({
+  ...envelope('TargetNeverRan', given, target),
+  data: { admission: RIGHT, failure: { type: 'GuestGone', vm: 'web1' } },
+})
+
+export const targetCleared = (given: Given = {}): EventOf<'TargetCleared'> => ({
+  ...envelope('TargetCleared', given, target),
+  data: { admission: RIGHT },
+})
+
+export const sourceReleased = (given: Given = {}): EventOf<'SourceReleased'> => ({
+  ...envelope('SourceReleased', given, source),
+  data: { admission: RIGHT },
+})
+
+export const sourceResumed = (
+  given: Given & { wasPaused?: boolean } = {},
+): EventOf<'SourceResumed'> => ({
+  ...envelope('SourceResumed', given, source),
+  data: { admission: RIGHT, wasPaused: given.wasPaused ?? true, runningAt: 1100 },
+})
+
+export const retried = (given: Given & { cause?: Cause } = {}): EventOf<'Retried'> => ({
+  ...envelope('Retried', given, coordinator),
+  data: {
+    after: RIGHT,
+    cause: given.cause ?? { type: 'Failed', host: 'rack1', failure: { type: 'AgentRestarted' } },
+    openDuties: [],
+  },
+})
+
+export const completed = (given: Given & { after?: number } = {}): EventOf<'Completed'> => ({
+  ...envelope('Completed', given, coordinator),
+  data: { after: given.after ?? RIGHT, openDuties: [] },
+})
+
+export const abandoned = (given: Given = {}): EventOf<'Abandoned'> => ({
+  ...envelope('Abandoned', given, coordinator),
+  data: { after: RIGHT, cause: { type: 'Asked', by: 'test' }, openDuties: [], guestLost: false },
+})
+
+export const fenced = (given: Given = {}): EventOf<'Fenced'> => ({
+  ...envelope('Fenced', given, coordinator),
+  data: { after: RIGHT, host: 'rack2', by: 'test', evidence: 'its power is off' },
+})
+
+/** A migration's events up to where the copying goes on. */
+export const upToPerforming = () => [
+  hostReported('rack1', [{ vm: 'web1', state: 'running' }]),
+  hostReported('rack2'),
+  requested(),
+  admitted(),
+  begin(),
+  migrationBegun(),
+  prepare(),
+  targetPrepared(),
+]

@@ -1,0 +1,244 @@
+import { test } from 'uvu'
+import * as assert from 'uvu/assert'
+import {
+  abandoned,
+  admitted,
+  begin,
+  cancelAsked,
+  cancelled,
+  committed,
+  completed,
+  fenced,
+  hostReported,
+  migrationBegun,
+  performFailed,
+  performed,
+  prepare,
+  prepareRefused,
+  receiveFailed,
+  requested,
+  retried,
+  sourcePaused,
+  sourceReleased,
+  sourceResumed,
+  targetCleared,
+  targetNeverRan,
+  targetPrepared,
+  targetRunning,
+  upToPerforming,
+  RIGHT,
+} from '../events/examples.ts'
+import { given } from '../story.ts'
+
+const hosts = [hostReported('rack1', [{ vm: 'web1', state: 'running' }]), hostReported('rack2')]
+const performing = upToPerforming()
+const paused = sourcePaused({ admission: RIGHT })
+const switching = [...performing, paused]
+
+test('a request gets a slot when there is one', () => {
+  given(...hosts, requested())
+    .next()
+    .is('Admitted')
+})
+
+test('one question after the other, each when the last one is answered', () => {
+  given(...hosts, requested(), admitted())
+    .next()
+    .is('Begin → rack1')
+  given(...hosts, requested(), admitted(), begin())
+    .next()
+    .is()
+  given(...hosts, requested(), admitted(), begin(), migrationBegun())
+    .next()
+    .is('Prepare → rack2')
+  given(...performing)
+    .next()
+    .is('Perform → rack1', 'Finish → rack2')
+  given(...switching, committed())
+    .next()
+    .is('Finish → rack2')
+  given(...switching, committed(), targetRunning())
+    .next()
+    .is('Confirm → rack1')
+  given(...switching, committed(), targetRunning(), sourceReleased())
+    .next()
+    .is('Completed')
+  given(...switching, committed(), targetRunning(), sourceReleased(), completed())
+    .next()
+    .is()
+})
+
+test('a silent host is asked again, and nothing is concluded from its silence', () => {
+  const story = given(...hosts, requested(), admitted(), begin())
+  story.later(4000).is()
+  story.later(5001).is('Begin → rack1')
+})
+
+test('a phase that takes too long is cancelled by a verdict, which the log may refuse', () => {
+  given(...hosts, requested(), admitted(), begin())
+    .later(31_000)
+    .is('Cancelled')
+  given(...switching)
+    .later(31_000)
+    .is('Cancelled')
+})
+
+test('the whole migration has a limit of its own', () => {
+  const asked = requested({ policy: { timeoutMs: 5000 } })
+  given(...hosts, asked, admitted(), begin(), migrationBegun(), prepare(), targetPrepared())
+    .later(2000)
+    .is('Cancelled')
+  given(...hosts, asked)
+    .later(6000)
+    .is('Abandoned')
+})
+
+test('cancel in each phase before the verdict writes the verdict, or abandons what had not begun', () => {
+  given(...hosts, requested(), cancelAsked())
+    .next()
+    .is('Abandoned')
+  given(...hosts, requested(), admitted(), cancelAsked())
+    .next()
+    .is('Cancelled')
+  given(...hosts, requested(), admitted(), begin(), migrationBegun(), cancelAsked())
+    .next()
+    .is('Cancelled')
+  given(...performing, cancelAsked())
+    .next()
+    .is('Cancelled')
+  given(...switching, cancelAsked())
+    .next()
+    .is('Cancelled')
+})
+
+test('cancel behind the verdict changes nothing', () => {
+  given(...switching, committed(), cancelAsked())
+    .next()
+    .is('Finish → rack2')
+})
+
+test('a cancelled attempt is cleared on both hosts before anything else', () => {
+  given(...performing, cancelled())
+    .next()
+    .is('Cancel → rack1', 'Cancel → rack2')
+  given(...performing, cancelled(), sourceResumed(), targetCleared())
+    .next()
+    .is('Abandoned')
+})
+
+test('a target that was never asked to prepare has nothing to clear', () => {
+  given(...hosts, requested(), admitted(), begin(), cancelled())
+    .next()
+    .is('Cancel → rack1')
+})
+
+test('a failure is cancelled, cleared, and tried again', () => {
+  const failed = [...performing, performFailed()]
+  given(...failed)
+    .next()
+    .is('Cancelled')
+  const cause = { type: 'Failed', host: 'rack1', failure: { type: 'AgentRestarted' } } as const
+  const cleared = [...failed, cancelled({ cause }), sourceResumed(), targetCleared()]
+  given(...cleared)
+    .next()
+    .is('Retried')
+  const again = given(...cleared, retried())
+  again.next().is('Admitted')
+  assert.is(again.migration().attempt.number, 2)
+})
+
+test('the failure that came first is the cause', () => {
+  const { step } = given(...performing, receiveFailed(), performFailed()).next()
+  assert.equal(step.decide?.type === 'Cancelled' && step.decide.data.cause, {
+    type: 'Failed',
+    host: 'rack2',
+    failure: { type: 'StreamCut', receivedBytes: 7 },
+  })
+})
+
+test('after the last attempt it is given up', () => {
+  const once = requested({ policy: { attempts: 1 } })
+  const cause = { type: 'Failed', host: 'rack1', failure: { type: 'AgentRestarted' } } as const
+  given(
+    ...hosts,
+    once,
+    ...[admitted(), begin(), migrationBegun(), prepare(), targetPrepared(), performFailed()],
+    ...[cancelled({ cause }), sourceResumed(), targetCleared()],
+  )
+    .next()
+    .is('Abandoned')
+})
+
+test('a target that refuses leaves the choice to others, when there are others and none was asked for', () => {
+  const refusal = { type: 'DiskMissing', path: '/shared/web1.qcow2' } as const
+  const refused = (...more: ReturnType<typeof hostReported>[]) => [
+    ...hosts,
+    ...more,
+    requested(),
+    ...[admitted(), begin(), migrationBegun(), prepare(), prepareRefused()],
+    ...[
+      cancelled({ cause: { type: 'Refused', host: 'rack2', refusal } }),
+      sourceResumed(),
+      targetCleared(),
+    ],
+  ]
+  given(...refused())
+    .next()
+    .is('Abandoned')
+  given(...refused(hostReported('rack3')))
+    .next()
+    .is('Retried')
+  const again = given(...refused(hostReported('rack3')), retried()).next()
+  assert.is(again.step.decide?.type === 'Admitted' && again.step.decide.data.target, 'rack3')
+})
+
+test('a source that never answers does not hold a guest that has moved', () => {
+  const { step } = given(...switching, committed(), targetRunning()).later(121_000)
+  assert.equal(step.decide?.type === 'Completed' && step.decide.data.openDuties, [
+    { host: 'rack1', command: 'Confirm' },
+  ])
+})
+
+test('a target that never answers does not hold a guest that stays', () => {
+  const { step } = given(...performing, cancelled(), sourceResumed()).later(121_000)
+  assert.equal(step.decide?.type === 'Abandoned' && step.decide.data.openDuties, [
+    { host: 'rack2', command: 'Cancel' },
+  ])
+})
+
+test('a committed guest of which nothing is heard is in doubt, and the question names the host', () => {
+  given(...switching, committed())
+    .later(29_000)
+    .is('Finish → rack2')
+  const { step } = given(...switching, committed()).later(31_000)
+  assert.match(step.decide?.type === 'DoubtRaised' ? step.decide.data.question : '', /rack2/)
+})
+
+test('a target that knows that it never ran fences itself, and the source goes on', () => {
+  const fencing = [...switching, committed(), targetNeverRan()]
+  given(...fencing)
+    .next()
+    .is('Fenced')
+  const { step } = given(...fencing, fenced()).next()
+  const toSource = step.command.find(({ data }) => data.host === 'rack1')
+  assert.is(toSource?.type === 'Cancel' && toSource.data.fence, fencing.length + 1)
+})
+
+test('a copy that went on after all was well says nothing more', () => {
+  given(
+    ...switching,
+    committed(),
+    performed(),
+    targetRunning(),
+    sourceReleased(),
+    completed(),
+    performed(),
+  )
+    .next()
+    .is()
+  given(...performing, cancelled(), sourceResumed(), targetCleared(), abandoned())
+    .next()
+    .is()
+})
+
+test.run()
