@@ -224,7 +224,7 @@ export function logContract(name: string, open: () => Promise<OpenLog>): void {
 
   test('a decision that was sent twice wins once', async () => {
     const { log } = opened
-    const event = requested({ vm: unique(), id: unique() })
+    const event = requested({ vm: unique(), id: unique(), after: 0 })
     const first = await contest(log, event)
     const again = await contest(log, event)
     assert.ok(first.won && again.won)

@@ -40,7 +40,8 @@ export type Lab = {
   readonly qemus: () => Promise<QemuProcess[]>
   /** The one QEMU that runs; throws when there is none or more than one. */
   readonly onlyRunning: () => Promise<QemuProcess>
-  readonly memory: (program: GuestProgram) => Promise<Memory>
+  /** Stops the guest to look at its memory, and lets it go on. */
+  readonly memory: (vm: string, program: GuestProgram) => Promise<Memory>
   readonly close: () => Promise<void>
 }
 
@@ -106,6 +107,10 @@ export async function openLab({ hosts, driver, logLevel = 'info' }: LabOptions):
   const status = async (migration: string) =>
     (await request<StatusView>('status', { migration })).migration
   const qemus = () => qemusUnder(folder)
+  const isRunning = async (vm: string) =>
+    (await fleet()).guests.some(
+      (each) => each.vm === vm && each.copies.some(({ state }) => state === 'running'),
+    )
 
   const lab: Lab = {
     folder,
@@ -141,11 +146,7 @@ export async function openLab({ hosts, driver, logLevel = 'info' }: LabOptions):
         by: 'lab',
       })
       if (!answer.accepted) throw new Error(answer.sentence)
-      const runs = async () =>
-        (await fleet()).guests.some(
-          (each) => each.vm === vm && each.copies.some(({ state }) => state === 'running'),
-        )
-      await until(`${vm} to run on ${host}`, runs)
+      await until(`${vm} to run on ${host}`, () => isRunning(vm))
     },
     migrate: (wish) => request<Answer>('migrate', { by: 'lab', ...wish }),
     cancel: (migration) => request<Answer>('cancel', { migration, by: 'lab' }),
@@ -168,7 +169,12 @@ export async function openLab({ hosts, driver, logLevel = 'info' }: LabOptions):
         throw new Error(`${running.length} guests run: ${JSON.stringify(found)}`)
       return only
     },
-    memory: async (program) => readMemory((await lab.onlyRunning()).folder, program),
+    memory: async (vm, program) => {
+      const memory = await readMemory((await lab.onlyRunning()).folder, program)
+      // It was paused for that, and the fleet was told so.
+      await until(`${vm} to be known as running again`, () => isRunning(vm))
+      return memory
+    },
     close: async () => {
       await connection.close()
       await Promise.all(processes.map((each) => each.end()))

@@ -19,7 +19,7 @@ test('moves there and back five times, and every page of its memory is right eac
       const { folder } = await lab.onlyRunning()
       assert.ok(folder.includes(`/${target}/`), folder)
       assert.is((await lab.qemus()).length, 1)
-      const memory = await lab.memory(busyGuest)
+      const memory = await lab.memory('web1', busyGuest)
       assert.is(memory.fault, undefined)
       assert.ok(memory.sweeps > sweeps, `${memory.sweeps} sweeps, after ${sweeps}`)
       sweeps = memory.sweeps

@@ -1,0 +1,344 @@
+import { randomBytes } from 'node:crypto'
+import { connect as connectTcp, createServer } from 'node:net'
+import { PassThrough, Readable, Writable } from 'node:stream'
+import { connect as connectTls } from 'node:tls'
+import { systemClock } from '@ferry/events/clock'
+import { CopyFailed } from '@ferry/host-agent/driver'
+import { textFrame, writeHead } from '@ferry/host-agent/transfer/frames'
+import { makePace } from '@ferry/host-agent/transfer/pace'
+import { openPort } from '@ferry/host-agent/transfer/port'
+import type { Intruder, TransferPort } from '@ferry/host-agent/transfer/port'
+import { openSender } from '@ferry/host-agent/transfer/send'
+import { tlsOptions } from '@ferry/host-agent/transfer/tls'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { until } from '../until.ts'
+
+const test = suite('a transfer')
+
+type Opened = { port: TransferPort; intruders: Intruder[] }
+
+async function withPort(
+  work: (opened: Opened) => Promise<void>,
+  expiresAfterMs = 20_000,
+): Promise<void> {
+  const intruders: Intruder[] = []
+  const port = await openPort({
+    listen: { host: '127.0.0.1', port: 0 },
+    expiresAfterMs,
+    clock: systemClock,
+    refused: (intruder) => void intruders.push(intruder),
+  })
+  try {
+    await work({ port, intruders })
+  } finally {
+    await port.close()
+  }
+}
+
+/** A hypervisor that takes an image and remembers it. */
+function hypervisor() {
+  const taken: Buffer[] = []
+  const stream = new Writable({
+    write: (chunk: Buffer, _, done) => {
+      taken.push(Buffer.from(chunk))
+      done()
+    },
+  })
+  return { stream, image: () => Buffer.concat(taken) }
+}
+
+const never = new AbortController().signal
+const sender = (port: TransferPort, transfer: string, key: Uint8Array) =>
+  openSender(
+    { transfer, key, address: port.address, version: 1 },
+    { clock: systemClock, paces: [], signal: never },
+  )
+
+/** Waits for a failure, and gives what it says. */
+async function failureOf(work: Promise<unknown>): Promise<CopyFailed['failure']> {
+  try {
+    await work
+  } catch (error) {
+    assert.instance(error, CopyFailed)
+    return (error as CopyFailed).failure
+  }
+  throw new Error('it did not fail')
+}
+
+/** A visitor who has the key, and then does as he likes. */
+async function visitor(port: TransferPort, identity: string, psk: Uint8Array) {
+  const socket = connectTls({
+    ...tlsOptions,
+    ...port.address,
+    pskCallback: () => ({ psk, identity }),
+    checkServerIdentity: () => undefined,
+  })
+  socket.on('error', () => {})
+  socket.resume()
+  await new Promise<void>((resolve, reject) => {
+    socket.once('secureConnect', resolve)
+    socket.once('close', () => reject(new Error('turned away')))
+  })
+  return socket
+}
+
+const header = (transfer: string) => textFrame('header', { version: 1, transfer })
+const data = (bytes: Buffer) =>
+  Buffer.concat([writeHead(Buffer.alloc(8), 'data', bytes.length), bytes])
+
+test('carries an image to the byte, and both ends have the same receipt', () =>
+  withPort(async ({ port }) => {
+    const image = randomBytes(20_000_000)
+    const { transfer, key } = port.open('m1.1', 1)
+    const target = hypervisor()
+    const receiving = port.find(transfer)?.receive(target.stream, never)
+    const source = await sender(port, transfer, key)
+    await source.send(Readable.from(pieces(image), { objectMode: false }))
+    const sent = await source.finish()
+    assert.equal(await receiving, sent)
+    assert.is(sent.bytes, image.length)
+    assert.ok(target.image().equals(image))
+  }))
+
+test('an empty image is an image', () =>
+  withPort(async ({ port }) => {
+    const { transfer, key } = port.open('m1.1', 1)
+    const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
+    const source = await sender(port, transfer, key)
+    await source.send(Readable.from([]))
+    await source.finish()
+    assert.is((await receiving)?.bytes, 0)
+  }))
+
+test('works once: the same id is turned away, and the first one goes on', () =>
+  withPort(async ({ port, intruders }) => {
+    const { transfer, key } = port.open('m1.1', 1)
+    const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
+    const source = await sender(port, transfer, key)
+    const failure = await failureOf(sender(port, transfer, key))
+    assert.is(failure.type, 'TransferRejected')
+    assert.equal(
+      intruders.map(({ why }) => why),
+      ['UsedTransfer'],
+    )
+    await source.send(Readable.from([Buffer.from('still here')]))
+    await source.finish()
+    assert.is((await receiving)?.bytes, 10)
+  }))
+
+test('a wrong key is turned away, and does not use the transfer up', () =>
+  withPort(async ({ port, intruders }) => {
+    const { transfer, key } = port.open('m1.1', 1)
+    assert.is((await failureOf(sender(port, transfer, randomBytes(32)))).type, 'TransferRejected')
+    assert.equal(
+      intruders.map(({ why, transfer: id }) => [why, id]),
+      [['WrongKey', transfer]],
+    )
+    ;(await sender(port, transfer, key)).close()
+  }))
+
+test('an unknown id, an expired one, and one that was forgotten are turned away, and told apart', async () => {
+  await withPort(async ({ port, intruders }) => {
+    assert.is((await failureOf(sender(port, 'nobody', randomBytes(32)))).type, 'TransferRejected')
+    const forgotten = port.open('m1.1', 1)
+    port.forget('m1.1')
+    assert.is(
+      (await failureOf(sender(port, forgotten.transfer, forgotten.key))).type,
+      'TransferRejected',
+    )
+    assert.is(port.find(forgotten.transfer), undefined)
+    assert.equal(
+      intruders.map(({ why }) => why),
+      ['UnknownTransfer', 'UnknownTransfer'],
+    )
+  })
+  await withPort(async ({ port, intruders }) => {
+    const { transfer, key } = port.open('m1.1', 1)
+    const failure = await failureOf(
+      port.find(transfer)?.receive(hypervisor().stream, never) ?? Promise.resolve(),
+    )
+    assert.equal(failure, { type: 'TransferExpired', transfer })
+    assert.is((await failureOf(sender(port, transfer, key))).type, 'TransferRejected')
+    assert.equal(
+      intruders.map(({ why }) => why),
+      ['ExpiredTransfer'],
+    )
+  }, 50)
+})
+
+test('a new transfer for an attempt makes the one before worthless', () =>
+  withPort(async ({ port }) => {
+    const first = port.open('m1.1', 1)
+    const second = port.open('m1.1', 1)
+    assert.is((await failureOf(sender(port, first.transfer, first.key))).type, 'TransferRejected')
+    ;(await sender(port, second.transfer, second.key)).close()
+  }))
+
+test('garbage on the port is turned away', () =>
+  withPort(async ({ port, intruders }) => {
+    const socket = connectTcp(port.address)
+    socket.on('error', () => {})
+    socket.end('GET / HTTP/1.1\r\n\r\n')
+    await until('the garbage to be told', () => intruders.length > 0)
+    assert.is(intruders[0]?.why, 'NotTls')
+    assert.ok((intruders[0]?.remoteAddress ?? '').length > 0)
+  }))
+
+const wrongStreams: [string, (transfer: string) => Buffer[], CopyFailed['failure']['type']][] = [
+  ['no header', () => [data(Buffer.from('x'))], 'FrameInvalid'],
+  ['the header of another transfer', () => [header('another')], 'FrameInvalid'],
+  ['a header twice', (id) => [header(id), header(id)], 'FrameInvalid'],
+  ['another version', (id) => [textFrame('header', { version: 2, transfer: id })], 'FrameInvalid'],
+  [
+    'an unknown kind of frame',
+    (id) => [header(id), Buffer.from('0000000900000001ff', 'hex')],
+    'FrameInvalid',
+  ],
+  [
+    'an endless text frame',
+    (id) => [header(id), Buffer.from('00000003ffffffff', 'hex')],
+    'FrameInvalid',
+  ],
+  [
+    'a text frame that is no JSON',
+    (id) => [header(id), Buffer.from('00000003000000017b', 'hex')],
+    'FrameInvalid',
+  ],
+  [
+    'a byte too few',
+    (id) => [
+      header(id),
+      data(Buffer.from('abc')),
+      textFrame('end', { bytes: 4, digest: '0'.repeat(64) }),
+    ],
+    'CountMismatch',
+  ],
+  [
+    'a flipped byte',
+    (id) => [
+      header(id),
+      data(Buffer.from('abc')),
+      textFrame('end', { bytes: 3, digest: '0'.repeat(64) }),
+    ],
+    'DigestMismatch',
+  ],
+]
+for (const [what, frames, type] of wrongStreams)
+  test(`${what}: the image is not complete, and the failure says why`, () =>
+    withPort(async ({ port }) => {
+      const { transfer, key } = port.open('m1.1', 1)
+      const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
+      const socket = await visitor(port, transfer, key)
+      for (const frame of frames(transfer)) socket.write(frame)
+      assert.is((await failureOf(receiving ?? Promise.resolve())).type, type)
+      socket.destroy()
+    }))
+
+test('a stream that is cut anywhere is never a complete image', () =>
+  withPort(async ({ port }) => {
+    const whole = Buffer.concat([
+      header('t'.repeat(32)),
+      data(randomBytes(300)),
+      data(randomBytes(300)),
+    ])
+    for (const length of [
+      0,
+      3,
+      8,
+      20,
+      header('t'.repeat(32)).length,
+      whole.length - 1,
+      whole.length,
+    ]) {
+      const { transfer, key } = port.open('m1.1', 1)
+      const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
+      const socket = await visitor(port, transfer, key)
+      const stream = Buffer.concat([header(transfer), whole.subarray(header(transfer).length)])
+      socket.write(stream.subarray(0, length), () =>
+        length % 2 === 0 ? socket.end() : socket.destroy(),
+      )
+      const failure = await failureOf(receiving ?? Promise.resolve())
+      assert.is(failure.type, 'StreamCut', `cut after ${length}`)
+    }
+  }))
+
+test('a target that goes away is a broken stream at the source', () =>
+  withPort(async ({ port }) => {
+    const { transfer, key } = port.open('m1.1', 1)
+    const stop = new AbortController()
+    const target = hypervisor()
+    const receiving = port.find(transfer)?.receive(target.stream, stop.signal)
+    const source = await sender(port, transfer, key)
+    const image = new PassThrough()
+    const failing = Promise.all([
+      failureOf(receiving ?? Promise.resolve()),
+      failureOf(source.send(image)),
+    ])
+    image.write(randomBytes(1000))
+    await until('the first bytes to arrive', () => target.image().length === 1000)
+    stop.abort()
+    assert.equal(
+      (await failing).map(({ type }) => type),
+      ['StreamCut', 'StreamBroken'],
+    )
+    assert.is((await failureOf(source.finish())).type, 'StreamBroken')
+  }))
+
+test('a hypervisor that stops taking the image fails the transfer', () =>
+  withPort(async ({ port }) => {
+    const { transfer, key } = port.open('m1.1', 1)
+    const broken = new Writable({ write: (_chunk, _, done) => done(new Error('EPIPE')) })
+    const receiving = port.find(transfer)?.receive(broken, never)
+    const source = await sender(port, transfer, key)
+    source.send(Readable.from([randomBytes(1000)])).catch(() => {})
+    assert.is((await failureOf(receiving ?? Promise.resolve())).type, 'HypervisorFailed')
+  }))
+
+test('an address where nobody listens is a failure that names it', async () => {
+  const server = createServer()
+  await new Promise<void>((resolve) => {
+    server.listen(0, '127.0.0.1', resolve)
+  })
+  const address = server.address() as { port: number }
+  await new Promise((resolve) => server.close(resolve))
+  const ticket = {
+    transfer: 't',
+    key: randomBytes(32),
+    address: { host: '127.0.0.1', port: address.port },
+    version: 1,
+  }
+  const failure = await failureOf(
+    openSender(ticket, { clock: systemClock, paces: [], signal: never }),
+  )
+  assert.equal(failure, {
+    type: 'ConnectFailed',
+    address: `127.0.0.1:${address.port}`,
+    code: 'ECONNREFUSED',
+  })
+})
+
+test('a paced transfer takes its time, until it is told to hurry', () =>
+  withPort(async ({ port }) => {
+    const { transfer, key } = port.open('m1.1', 1)
+    const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
+    const pace = makePace(systemClock, 1_000_000)
+    const ticket = { transfer, key, address: port.address, version: 1 }
+    const source = await openSender(ticket, { clock: systemClock, paces: [pace], signal: never })
+    const began = systemClock.elapsed()
+    await source.send(Readable.from(pieces(randomBytes(300_000)), { objectMode: false }))
+    const slowMs = systemClock.elapsed() - began
+    source.hurry()
+    await source.send(Readable.from(pieces(randomBytes(300_000)), { objectMode: false }))
+    const fastMs = systemClock.elapsed() - began - slowMs
+    await source.finish()
+    await receiving
+    assert.ok(slowMs > 200, `${slowMs} ms`)
+    assert.ok(fastMs < slowMs, `${fastMs} ms, after ${slowMs} ms`)
+  }))
+
+function* pieces(image: Buffer): Generator<Buffer, void, undefined> {
+  for (let at = 0; at < image.length; at += 65_536) yield image.subarray(at, at + 65_536)
+}
+
+test.run()
