@@ -1,8 +1,9 @@
-import type { Readable, Writable } from 'node:stream'
+import type { Writable } from 'node:stream'
 import type { GuestNeeds, GuestReport } from '@ferry/schemas/guest'
 import type { DataOf } from '@ferry/schemas/messages'
 import type { CopyProgress, Policy } from '@ferry/schemas/policy'
 import type { Failure, HostRefusal } from '@ferry/schemas/refusal'
+import type { Image } from './transfer/image.ts'
 
 /**
  * What every hypervisor must offer, with one contract suite that all of them pass (`test/contract/driver.ts`).
@@ -69,7 +70,7 @@ export type Landing = {
 export type PerformOrder = {
   readonly policy: Policy
   /** Sends the image until its end. */
-  readonly send: (image: Readable) => Promise<void>
+  readonly send: (image: Image) => Promise<void>
   /** Asked at the last moment, with the guest just paused. It throws `CopyFailed`: the guest must run on at once (rule 5). */
   readonly gate: () => Promise<void>
   readonly paused: (at: number) => void

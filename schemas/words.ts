@@ -47,8 +47,8 @@ export const Address = Type.Object({
   port: Port,
 })
 
-/** SHA-256 of an image, as hexadecimal digits. */
-export const Digest = Type.String({ pattern: '^[0-9a-f]{64}$' })
+/** What both ends of a transfer computed over an image, under a key of that transfer; as hexadecimal digits. */
+export const Digest = Type.String({ pattern: '^[0-9a-f]{32}$' })
 
 /** Who wrote a message, or asked for something. */
 export const Who = Type.String({ minLength: 1, maxLength: 128 })

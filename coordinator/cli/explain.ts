@@ -130,7 +130,7 @@ function printAttempt(attempt: AttemptTimeline, isOneOfMany: boolean): string[] 
   if (copy !== undefined)
     lines.push(
       '',
-      `  ${size(copy.bytes)} in ${copy.rounds} rounds; both ends counted it, sha256 ${copy.digest.slice(0, 16)}…`,
+      `  ${size(copy.bytes)} in ${copy.rounds} rounds; both ends have digest ${copy.digest}`,
     )
   if (downtime !== undefined) {
     const where = downtime.on === 'target' ? '' : ', and it ran on at home'

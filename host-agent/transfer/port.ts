@@ -178,7 +178,7 @@ async function receive(
   hypervisor: Writable,
   signal: AbortSignal,
 ): Promise<Receipt> {
-  const { transfer, version, expiresAtElapsed } = slot
+  const { transfer, version, key, expiresAtElapsed } = slot
   const waiting = new AbortController()
   const expiry = clock.sleep(
     Math.max(0, expiresAtElapsed - clock.elapsed()),
@@ -192,7 +192,7 @@ async function receive(
   const stop = () => socket.destroy()
   signal.addEventListener('abort', stop, { once: true })
   try {
-    return await receiveImage(socket, hypervisor, { transfer, version })
+    return await receiveImage(socket, hypervisor, { transfer, version, key })
   } finally {
     signal.removeEventListener('abort', stop)
   }

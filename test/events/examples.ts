@@ -26,7 +26,7 @@ const target: Writer = { host: 'rack2' }
 const coordinator: Writer = { coordinator: 'c1' }
 const TIME = '2026-11-23T10:00:00.000Z'
 export const SOME_KEY = `X${'A'.repeat(55)}`
-export const SOME_DIGEST = '0'.repeat(64)
+export const SOME_DIGEST = '0'.repeat(32)
 
 let counter = 0
 const envelope = <Name extends MessageName>(type: Name, given: Given, writer: Writer) => ({

@@ -1,10 +1,12 @@
 import { randomBytes } from 'node:crypto'
 import { connect as connectTcp, createServer } from 'node:net'
-import { PassThrough, Readable, Writable } from 'node:stream'
+import { PassThrough, Writable } from 'node:stream'
 import { connect as connectTls } from 'node:tls'
 import { systemClock } from '@ferry/events/clock'
 import { CopyFailed } from '@ferry/host-agent/driver'
 import { textFrame, writeHead } from '@ferry/host-agent/transfer/frames'
+import { imageFromPieces } from '@ferry/host-agent/transfer/image'
+import type { Image } from '@ferry/host-agent/transfer/image'
 import { makePace } from '@ferry/host-agent/transfer/pace'
 import { openPort } from '@ferry/host-agent/transfer/port'
 import type { Intruder, TransferPort } from '@ferry/host-agent/transfer/port'
@@ -55,6 +57,13 @@ const sender = (port: TransferPort, transfer: string, key: Uint8Array) =>
     { clock: systemClock, paces: [], signal: never },
   )
 
+const imageOf = (...pieces: Buffer[]): Image =>
+  imageFromPieces(
+    (async function* () {
+      yield* pieces
+    })(),
+  )
+
 /** Waits for a failure, and gives what it says. */
 async function failureOf(work: Promise<unknown>): Promise<CopyFailed['failure']> {
   try {
@@ -94,7 +103,7 @@ test('carries an image to the byte, and both ends have the same receipt', () =>
     const target = hypervisor()
     const receiving = port.find(transfer)?.receive(target.stream, never)
     const source = await sender(port, transfer, key)
-    await source.send(Readable.from(pieces(image), { objectMode: false }))
+    await source.send(imageOf(image))
     const sent = await source.finish()
     assert.equal(await receiving, sent)
     assert.is(sent.bytes, image.length)
@@ -106,7 +115,7 @@ test('an empty image is an image', () =>
     const { transfer, key } = port.open('m1.1', 1)
     const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
     const source = await sender(port, transfer, key)
-    await source.send(Readable.from([]))
+    await source.send(imageOf())
     await source.finish()
     assert.is((await receiving)?.bytes, 0)
   }))
@@ -122,7 +131,7 @@ test('works once: the same id is turned away, and the first one goes on', () =>
       intruders.map(({ why }) => why),
       ['UsedTransfer'],
     )
-    await source.send(Readable.from([Buffer.from('still here')]))
+    await source.send(imageOf(Buffer.from('still here')))
     await source.finish()
     assert.is((await receiving)?.bytes, 10)
   }))
@@ -210,7 +219,7 @@ const wrongStreams: [string, (transfer: string) => Buffer[], CopyFailed['failure
     (id) => [
       header(id),
       data(Buffer.from('abc')),
-      textFrame('end', { bytes: 4, digest: '0'.repeat(64) }),
+      textFrame('end', { bytes: 4, digest: '0'.repeat(32) }),
     ],
     'CountMismatch',
   ],
@@ -219,7 +228,7 @@ const wrongStreams: [string, (transfer: string) => Buffer[], CopyFailed['failure
     (id) => [
       header(id),
       data(Buffer.from('abc')),
-      textFrame('end', { bytes: 3, digest: '0'.repeat(64) }),
+      textFrame('end', { bytes: 3, digest: '0'.repeat(32) }),
     ],
     'DigestMismatch',
   ],
@@ -273,7 +282,7 @@ test('a target that goes away is a broken stream at the source', () =>
     const image = new PassThrough()
     const failing = Promise.all([
       failureOf(receiving ?? Promise.resolve()),
-      failureOf(source.send(image)),
+      failureOf(source.send(imageFromPieces(image))),
     ])
     image.write(randomBytes(1000))
     await until('the first bytes to arrive', () => target.image().length === 1000)
@@ -291,8 +300,21 @@ test('a hypervisor that stops taking the image fails the transfer', () =>
     const broken = new Writable({ write: (_chunk, _, done) => done(new Error('EPIPE')) })
     const receiving = port.find(transfer)?.receive(broken, never)
     const source = await sender(port, transfer, key)
-    source.send(Readable.from([randomBytes(1000)])).catch(() => {})
+    source.send(imageOf(randomBytes(1000))).catch(() => {})
     assert.is((await failureOf(receiving ?? Promise.resolve())).type, 'HypervisorFailed')
+  }))
+
+test('a hypervisor that has all it needs may hang up before the end frame comes', () =>
+  withPort(async ({ port }) => {
+    const { transfer, key } = port.open('m1.1', 1)
+    const target = hypervisor()
+    const receiving = port.find(transfer)?.receive(target.stream, never)
+    const source = await sender(port, transfer, key)
+    await source.send(imageOf(randomBytes(1000)))
+    await until('all of it to arrive', () => target.image().length === 1000)
+    target.stream.destroy()
+    await source.finish()
+    assert.is((await receiving)?.bytes, 1000)
   }))
 
 test('an address where nobody listens is a failure that names it', async () => {
@@ -326,19 +348,15 @@ test('a paced transfer takes its time, until it is told to hurry', () =>
     const ticket = { transfer, key, address: port.address, version: 1 }
     const source = await openSender(ticket, { clock: systemClock, paces: [pace], signal: never })
     const began = systemClock.elapsed()
-    await source.send(Readable.from(pieces(randomBytes(300_000)), { objectMode: false }))
+    await source.send(imageOf(randomBytes(300_000)))
     const slowMs = systemClock.elapsed() - began
     source.hurry()
-    await source.send(Readable.from(pieces(randomBytes(300_000)), { objectMode: false }))
+    await source.send(imageOf(randomBytes(300_000)))
     const fastMs = systemClock.elapsed() - began - slowMs
     await source.finish()
     await receiving
     assert.ok(slowMs > 200, `${slowMs} ms`)
     assert.ok(fastMs < slowMs, `${fastMs} ms, after ${slowMs} ms`)
   }))
-
-function* pieces(image: Buffer): Generator<Buffer, void, undefined> {
-  for (let at = 0; at < image.length; at += 65_536) yield image.subarray(at, at + 65_536)
-}
 
 test.run()

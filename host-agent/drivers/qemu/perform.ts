@@ -5,6 +5,7 @@ import { within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
+import { imageFromSocket } from '../../transfer/image.ts'
 import { socketsIn } from './copy.ts'
 import type { Attached } from './driver.ts'
 import { progressOf, queryMigration, setPolicy } from './migration.ts'
@@ -40,7 +41,7 @@ export async function perform(
       'QEMU connecting with the image',
       Promise.race([door.socket, watched.failed]),
     )
-    const sending = order.send(image).catch((error: unknown) => {
+    const sending = order.send(imageFromSocket(image)).catch((error: unknown) => {
       // QEMU hears of it by its broken socket, and lets the guest run on.
       image.destroy()
       throw error
@@ -66,7 +67,8 @@ const SAMPLE_MS = 250
 /** A socket for exactly one visitor. */
 async function listenFor(path: string) {
   await rm(path, { force: true })
-  const server = createServer()
+  // Paused, so that whoever takes the visitor reads from its first byte.
+  const server = createServer({ pauseOnConnect: true })
   let visitor: Socket | undefined
   const socket = new Promise<Socket>((resolve) => {
     server.once('connection', (connection) => {

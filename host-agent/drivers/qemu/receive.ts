@@ -18,6 +18,8 @@ export async function receive(
   await qmp.execute('migrate-incoming', { uri: `unix:${path}` })
   const hypervisor = createConnection(path)
   const stop = () => hypervisor.destroy()
+  // Else nobody would notice until the source sends more.
+  void qmp.closed.then(() => hypervisor.destroy(new Error('QEMU ended')))
   order.signal.addEventListener('abort', stop, { once: true })
   try {
     order.signal.throwIfAborted()

@@ -1,4 +1,3 @@
-import { Readable } from 'node:stream'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import type { GuestNeeds } from '@ferry/schemas/guest'
@@ -8,6 +7,7 @@ import type { HostRefusal } from '@ferry/schemas/refusal'
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed, NeverStarted } from '../../driver.ts'
 import type { Begun, Driver, Hypervisor, PerformOrder, SentByHypervisor } from '../../driver.ts'
+import { imageFromPieces } from '../../transfer/image.ts'
 import { PAGE_BYTES, catchUp, setState } from './guest.ts'
 import type { SimulatedGuest } from './guest.ts'
 import { lastRecord, loader, pageRecords } from './image.ts'
@@ -244,7 +244,7 @@ async function copyOut(
   }
 
   try {
-    await order.send(Readable.from(image(), { objectMode: false }))
+    await order.send(imageFromPieces(image()))
     return { ...times, rounds: round }
   } catch (error) {
     // D5: what was not wholly sent runs on at home; one that was stays paused and whole.
