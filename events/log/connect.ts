@@ -100,14 +100,13 @@ export async function connect(
     const leases = await bucket('ferry_leases', {})
     const heartbeats = await bucket('ferry_heartbeats', {
       ttl: HEARTBEATS_KEPT_MS,
-      storage: StorageType.Memory,
     })
     const { onReconnect, stop } = reconnects(nc)
     const link = { nc, jsm, onReconnect }
     return {
       log: jetstreamLog(link, clock),
-      leases: kvRegisters(leases),
-      heartbeats: kvRegisters(heartbeats),
+      leases: kvRegisters(leases, onReconnect, clock),
+      heartbeats: kvRegisters(heartbeats, onReconnect, clock),
       nc,
       progressOf: (vm, signal) => progressOf(nc, vm, signal),
       server: {
@@ -159,7 +158,7 @@ async function makeStreams(jsm: JetStreamManager, replicas: number): Promise<voi
   await makeStream(jsm, {
     name: streams.progress.name,
     subjects: [...streams.progress.subjects],
-    storage: StorageType.Memory,
+    storage: StorageType.File,
     retention: RetentionPolicy.Limits,
     discard: DiscardPolicy.Old,
     num_replicas: replicas,

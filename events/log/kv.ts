@@ -1,8 +1,10 @@
 import type { KV, KvEntry } from '@nats-io/kv'
+import type { Clock } from '../clock.ts'
 import type { Register, Registers } from '../registers.ts'
+import type { Link } from './jetstream.ts'
 
 /** Registers in a NATS key-value bucket. A write that is not answered counts as lost: the caller tries again. */
-export function kvRegisters(bucket: KV): Registers {
+export function kvRegisters(bucket: KV, onReconnect: Link['onReconnect'], clock: Clock): Registers {
   return {
     read: async (key) => {
       const entry = await bucket.get(key)
@@ -19,14 +21,27 @@ export function kvRegisters(bucket: KV): Registers {
     },
     put: async (key, value) => void (await bucket.put(key, value)),
     async *watch(prefix, signal) {
-      const watching = await bucket.watch({ key: `${prefix}.>` })
-      const stop = () => watching.stop()
-      signal.addEventListener('abort', stop, { once: true })
-      if (signal.aborted) stop()
-      for await (const entry of watching) if (entry.operation === 'PUT') yield registerOf(entry)
+      while (!signal.aborted) {
+        const watching = await bucket.watch({ key: `${prefix}.>` }).catch(() => undefined)
+        if (watching === undefined) {
+          await clock.sleep(AGAIN_MS, signal).catch(() => {})
+          continue
+        }
+        const stop = () => watching.stop()
+        // By itself it would take seconds to notice that the server has forgotten it.
+        const forget = onReconnect(stop)
+        signal.addEventListener('abort', stop, { once: true })
+        if (signal.aborted) stop()
+        for await (const entry of watching) if (entry.operation === 'PUT') yield registerOf(entry)
+        forget()
+        signal.removeEventListener('abort', stop)
+      }
     },
   }
 }
+
+/** The pause before a watch that could not be opened is opened again. */
+const AGAIN_MS = 200
 
 const registerOf = (entry: KvEntry): Register => ({
   key: entry.key,

@@ -58,7 +58,13 @@ export class RequestFailed extends Error {
   override readonly name = 'RequestFailed'
 }
 
-/** Asks once; again only while nobody is there to answer, so that a starting coordinator is waited for. */
+/**
+ * Asks until somebody answers. A question or its answer can get lost with a connection, so it is asked again: all verbs
+ * are made so that asking twice is asking once.
+ *
+ * @throws {RequestFailed} with the coordinator's own words.
+ * @throws {LogUnavailable} when nobody answered in time.
+ */
 export async function ask(
   nc: NatsConnection,
   clock: Clock,
@@ -70,7 +76,7 @@ export async function ask(
   const left = () => patienceMs - (clock.elapsed() - began)
   for (;;) {
     try {
-      const timeout = Math.max(1, left())
+      const timeout = Math.max(1, Math.min(ANSWER_MS, left()))
       const request = nc.request(`${apiGroup}.${verb}`, JSON.stringify(body), { timeout })
       const reply = await within(clock, timeout, `an answer to ${verb}`, request)
       if (ServiceError.isServiceError(reply))
@@ -88,3 +94,5 @@ export async function ask(
 }
 
 const AGAIN_MS = 200
+/** A coordinator that has to ask the log several times takes about a tenth of this. */
+const ANSWER_MS = 3000

@@ -1,20 +1,23 @@
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { startNatsServer } from '@ferry/coordinator/embedded/nats-server'
+import { freePort, startNatsServer } from '@ferry/coordinator/embedded/nats-server'
 import type { NatsServer } from '@ferry/coordinator/embedded/nats-server'
-import { systemClock } from '@ferry/events/clock'
+import { systemClock, within } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
 import type { Connection } from '@ferry/events/log/connect'
 import { ask } from '@ferry/events/log/requests'
 import { isEnded } from '@ferry/events/phases'
+import type { Event } from '@ferry/schemas/event'
 import type { FleetView, MigrationView, StatusView } from '@ferry/schemas/view'
 import type { Answer, MigrateRequest } from '@ferry/schemas/request'
 import { bootSector } from '../guest/boot-sector.ts'
 import type { GuestProgram } from '../guest/boot-sector.ts'
 import { until } from '../until.ts'
+import { openLink } from './link.ts'
+import type { Link } from './link.ts'
 import { qemusUnder, readMemory } from './outside.ts'
 import type { Memory, QemuProcess } from './outside.ts'
 
@@ -37,6 +40,12 @@ export type Lab = {
   readonly fleet: () => Promise<FleetView>
   readonly status: (migration: string) => Promise<MigrationView>
   readonly ended: (migration: string, limitMs?: number) => Promise<MigrationView>
+  /** Resolves with the next event that is so, from the call on. */
+  readonly event: (what: string, isIt: (event: Event) => boolean) => Promise<Event>
+  /** The network that images take to a host. */
+  readonly link: (host: string) => Link
+  /** Runs the command line as an operator would. */
+  readonly ferry: (...words: string[]) => Promise<Answered>
   readonly qemus: () => Promise<QemuProcess[]>
   /** The one QEMU that runs; throws when there is none or more than one. */
   readonly onlyRunning: () => Promise<QemuProcess>
@@ -44,6 +53,8 @@ export type Lab = {
   readonly memory: (vm: string, program: GuestProgram) => Promise<Memory>
   readonly close: () => Promise<void>
 }
+
+export type Answered = { readonly code: number; readonly stdout: string; readonly stderr: string }
 
 export type LabGuest =
   | { readonly program: GuestProgram; readonly memoryMiB: number }
@@ -62,12 +73,15 @@ export type LabOptions = {
   readonly hosts: readonly string[]
   readonly driver: 'qemu' | 'simulated'
   readonly logLevel?: string
+  /** Images go through a link of the lab's, which can be cut. */
+  readonly isCuttable?: boolean
 }
 
 const ROOT = join(import.meta.dirname, '..', '..')
 const ANSWER_MS = 15_000
 
-export async function openLab({ hosts, driver, logLevel = 'info' }: LabOptions): Promise<Lab> {
+export async function openLab(options: LabOptions): Promise<Lab> {
+  const { hosts, driver, logLevel = 'info', isCuttable = false } = options
   const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
   const definitions = join(folder, 'vms')
   await mkdir(definitions)
@@ -83,15 +97,20 @@ export async function openLab({ hosts, driver, logLevel = 'info' }: LabOptions):
 
   const coordinator = run('coordinator', ['coordinator', '--server', server.url, '--name', 'c1'])
   const agents = new Map<string, LabProcess>()
+  const links = new Map<string, Link>()
   for (const host of hosts) {
     const config = join(folder, `${host}.json`)
+    const transferPort = await freePort()
+    const link = isCuttable ? await openLink(transferPort) : undefined
+    if (link !== undefined) links.set(host, link)
     const settings = {
       host,
       servers: [server.url],
       stateDirectory: join(folder, host),
       definitions,
       driver,
-      listen: { host: '127.0.0.1', port: 0 },
+      listen: { host: '127.0.0.1', port: transferPort },
+      ...(link === undefined ? {} : { address: link.address }),
       ...(driver === 'qemu' ? { qemu: { accelerators: ['tcg'] } } : {}),
     }
     await writeFile(config, JSON.stringify(settings, null, 2))
@@ -117,11 +136,7 @@ export async function openLab({ hosts, driver, logLevel = 'info' }: LabOptions):
     server: () => server.url,
     connection,
     coordinator,
-    agent: (host) => {
-      const agent = agents.get(host)
-      if (agent === undefined) throw new Error(`the lab has no host ${host}`)
-      return agent
-    },
+    agent: (host) => named(agents, host),
     stopLog: (signal) => server.stop(signal),
     startLog: async () => {
       server = await startNatsServer({ dataDirectory, port })
@@ -160,6 +175,9 @@ export async function openLab({ hosts, driver, logLevel = 'info' }: LabOptions):
       )
       return status(migration)
     },
+    event: (what, isIt) => nextEvent(connection, what, isIt),
+    link: (host) => named(links, host),
+    ferry: (...words) => ferry(...words, '--server', server.url),
     qemus,
     onlyRunning: async () => {
       const found = await qemus()
@@ -179,6 +197,7 @@ export async function openLab({ hosts, driver, logLevel = 'info' }: LabOptions):
       await connection.close()
       await Promise.all(processes.map((each) => each.end()))
       await server.stop()
+      await Promise.all([...links.values()].map((link) => link.close()))
       for (const { pid } of await qemus()) process.kill(pid, 'SIGKILL')
       await until('all guests to be gone', async () => (await qemus()).length === 0)
       await rm(folder, { recursive: true, force: true })
@@ -196,6 +215,64 @@ export async function openLab({ hosts, driver, logLevel = 'info' }: LabOptions):
   }
   return lab
 }
+
+/** A lab for the time of some work; what its processes said is shown when that fails. */
+export async function withLab(
+  options: LabOptions,
+  work: (lab: Lab) => Promise<void>,
+): Promise<void> {
+  const lab = await openLab(options)
+  try {
+    await work(lab)
+  } catch (error) {
+    const processes = [lab.coordinator, ...options.hosts.map(lab.agent)]
+    for (const { log } of processes) console.log(await log())
+    throw error
+  } finally {
+    await lab.close()
+  }
+}
+
+function named<T>(things: ReadonlyMap<string, T>, host: string): T {
+  const thing = things.get(host)
+  if (thing === undefined) throw new Error(`the lab has no host ${host}`)
+  return thing
+}
+
+const EVENT_MS = 60_000
+
+async function nextEvent(
+  { log }: Connection,
+  what: string,
+  isIt: (event: Event) => boolean,
+): Promise<Event> {
+  const stop = new AbortController()
+  const after = await log.head()
+  const looking = (async () => {
+    for await (const { message } of log.follow({ after, signal: stop.signal }))
+      if (message.is === 'event' && isIt(message.event)) return message.event
+    throw new Error(`the log ended before ${what}`)
+  })()
+  try {
+    return await within(systemClock, EVENT_MS, what, looking)
+  } finally {
+    stop.abort()
+    looking.catch(() => {})
+  }
+}
+
+const FERRY_MS = 120_000
+
+const ferry = (...words: string[]): Promise<Answered> =>
+  new Promise((resolve) => {
+    const options = { cwd: ROOT, timeout: FERRY_MS }
+    const child = execFile(
+      process.execPath,
+      ['ferry.mjs', ...words],
+      options,
+      (_, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }),
+    )
+  })
 
 function labProcess(name: string, words: readonly string[], folder: string): LabProcess {
   const file = join(folder, `${name}.log`)

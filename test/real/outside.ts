@@ -44,6 +44,12 @@ export async function withMonitor<T>(folder: string, work: (qmp: Qmp) => Promise
   }
 }
 
+/** What QEMU says about sending the guest away. */
+export async function migrationStatusIn(folder: string): Promise<string | undefined> {
+  const answer = await withMonitor(folder, (qmp) => qmp.execute('query-migrate'))
+  return (answer as { status?: string }).status
+}
+
 async function statusIn(folder: string): Promise<string> {
   try {
     const answer = (await withMonitor(folder, (qmp) => qmp.execute('query-status'))) as {

@@ -1,13 +1,12 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { busyGuest } from '../guest/boot-sector.ts'
-import { openLab } from './lab.ts'
+import { withLab } from './lab.ts'
 
 const test = suite('a real guest')
 
-test('moves there and back five times, and every page of its memory is right each time', async () => {
-  const lab = await openLab({ hosts: ['rack1', 'rack2'], driver: 'qemu' })
-  try {
+test('moves there and back five times, and every page of its memory is right each time', () =>
+  withLab({ hosts: ['rack1', 'rack2'], driver: 'qemu' }, async (lab) => {
     await lab.defineGuest('web1', { program: busyGuest, memoryMiB: 256 })
     await lab.start('web1', 'rack1')
     let sweeps = 0
@@ -24,16 +23,6 @@ test('moves there and back five times, and every page of its memory is right eac
       assert.ok(memory.sweeps > sweeps, `${memory.sweeps} sweeps, after ${sweeps}`)
       sweeps = memory.sweeps
     }
-  } catch (error) {
-    console.log(
-      await lab.coordinator.log(),
-      await lab.agent('rack1').log(),
-      await lab.agent('rack2').log(),
-    )
-    throw error
-  } finally {
-    await lab.close()
-  }
-})
+  }))
 
 test.run()

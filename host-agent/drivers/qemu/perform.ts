@@ -39,7 +39,7 @@ export async function perform(
       clock,
       CONNECT_MS,
       'QEMU connecting with the image',
-      Promise.race([door.socket, watched.failed]),
+      Promise.race([door.socket, watched.sent.then(overBeforeItBegan)]),
     )
     const sending = order.send(imageFromSocket(image)).catch((error: unknown) => {
       // QEMU hears of it by its broken socket, and lets the guest run on.
@@ -62,6 +62,11 @@ export async function perform(
 }
 
 const CONNECT_MS = 10_000
+
+const overBeforeItBegan = (): never => {
+  throw new CopyFailed({ type: 'HypervisorFailed', message: 'QEMU sent nothing' })
+}
+
 const SAMPLE_MS = 250
 
 /** A socket for exactly one visitor. */
@@ -164,7 +169,6 @@ function watch(qmp: Qmp, order: PerformOrder, clock: Clock) {
   sent.catch(() => {})
   return Object.assign(watched, {
     sent,
-    failed: sent.then(() => new Promise<never>(() => {})),
     forget: () => {
       isOver = true
       sampling.abort()

@@ -1,0 +1,131 @@
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { systemClock } from '@ferry/events/clock'
+import { smallGuest } from '../guest/boot-sector.ts'
+import { until } from '../until.ts'
+import { withLab } from './lab.ts'
+import type { Lab } from './lab.ts'
+import { migrationStatusIn } from './outside.ts'
+
+const test = suite('while memory is copied')
+
+/** Never done: the guest writes a hundred times faster. */
+const slowly = { bandwidthBytesPerSecond: 1_000_000 }
+
+/** Switched over after the first round, in which its eight megabytes take so many seconds. */
+const onceThroughIn = (seconds: number) => ({
+  bandwidthBytesPerSecond: Math.round(8e6 / seconds),
+  downtimeMs: 2000 * seconds,
+})
+
+const withGuest = (work: (lab: Lab) => Promise<void>) =>
+  withLab({ hosts: ['rack1', 'rack2'], driver: 'qemu', isCuttable: true }, async (lab) => {
+    await lab.defineGuest('web1', { program: smallGuest, memoryMiB: 64 })
+    await lab.start('web1', 'rack1')
+    await work(lab)
+  })
+
+/** Starts a migration, and waits until bytes flow. */
+async function copying(lab: Lab, request: string, policy: object = slowly): Promise<void> {
+  const performing = lab.event(`${request} to be performed`, ({ type }) => type === 'Perform')
+  const answer = await lab.migrate({ request, vm: 'web1', target: 'rack2', policy })
+  assert.ok(answer.accepted, JSON.stringify(answer))
+  await performing
+  const { passedBytes } = lab.link('rack2')
+  const before = passedBytes()
+  await until('the image to flow', () => passedBytes() > before + 100_000)
+}
+
+/** One QEMU in the world, on that host, running, with its memory whole and its counter going on. */
+async function onlyOn(lab: Lab, host: string): Promise<void> {
+  const { folder } = await lab.onlyRunning()
+  assert.ok(folder.includes(`/${host}/`), folder)
+  assert.is((await lab.qemus()).length, 1)
+  const before = await lab.memory('web1', smallGuest)
+  assert.is(before.fault, undefined)
+  await until('the guest to go on', async () => {
+    const { fault, sweeps } = await lab.memory('web1', smallGuest)
+    assert.is(fault, undefined)
+    return sweeps > before.sweeps
+  })
+}
+
+test('it can be cancelled: the guest goes on at home, and nothing is left on the target', () =>
+  withGuest(async (lab) => {
+    await copying(lab, 'm1')
+    assert.ok((await lab.cancel('m1')).accepted)
+    const { phase, cause } = await lab.ended('m1')
+    assert.is(phase, 'abandoned')
+    assert.equal(cause, { type: 'Asked', by: 'lab' })
+    await onlyOn(lab, 'rack1')
+    await copying(lab, 'm2', {})
+    assert.is((await lab.ended('m2')).phase, 'completed')
+    await onlyOn(lab, 'rack2')
+  }))
+
+test("the target's QEMU may die: the guest goes on at home", () =>
+  withGuest(async (lab) => {
+    await copying(lab, 'm1', { ...slowly, attempts: 1 })
+    const target = (await lab.qemus()).find(({ folder }) => folder.includes('/rack2/'))
+    assert.ok(target)
+    const failed = lab.event('the failure', ({ type }) => type === 'ReceiveFailed')
+    process.kill(target?.pid ?? 0, 'SIGKILL')
+    await failed
+    assert.is((await lab.ended('m1')).phase, 'abandoned')
+    await onlyOn(lab, 'rack1')
+  }))
+
+test('the stream may be cut: the log says so, the guest goes on at home, and another attempt begins', () =>
+  withGuest(async (lab) => {
+    await copying(lab, 'm1', { ...slowly, attempts: 2 })
+    // Whoever says it first; the other one may have been told to stop by then.
+    const failed = lab.event('one of them to say so', ({ type }) => type.endsWith('Failed'))
+    lab.link('rack2').cut()
+    const { type, data } = await failed
+    const expected = type === 'PerformFailed' ? 'StreamBroken' : 'StreamCut'
+    assert.is('failure' in data && data.failure.type, expected)
+    await lab.event('the second attempt', ({ type }) => type === 'Perform')
+    assert.ok((await lab.cancel('m1')).accepted)
+    assert.is((await lab.ended('m1')).phase, 'abandoned')
+    await onlyOn(lab, 'rack1')
+  }))
+
+/** Takes the log away, and looks at the world until it is back: it runs on one host, and never stops. */
+async function withoutLog(lab: Lab, ms: number): Promise<void> {
+  const { pid } = await lab.onlyRunning()
+  const until = systemClock.elapsed() + ms
+  while (systemClock.elapsed() < until) {
+    assert.is((await lab.onlyRunning()).pid, pid)
+    await systemClock.sleep(100)
+  }
+  await lab.startLog()
+}
+
+test('the log may be away for ten seconds: the copying goes on, and the guest arrives in the first attempt', () =>
+  withGuest(async (lab) => {
+    await copying(lab, 'm1', onceThroughIn(14))
+    await lab.stopLog()
+    await withoutLog(lab, 10_000)
+    const { phase, attempt } = await lab.ended('m1')
+    assert.is(phase, 'completed')
+    assert.is(attempt, 1)
+    await onlyOn(lab, 'rack2')
+  }))
+
+test('a log that is away when the guest is to be switched over sends it home, and it arrives when the log is back', () =>
+  withGuest(async (lab) => {
+    await copying(lab, 'm1', onceThroughIn(2))
+    await lab.stopLog()
+    const { folder } = await lab.onlyRunning()
+    await until(
+      'the copy to be given up',
+      async () => (await migrationStatusIn(folder)) === 'cancelled',
+    )
+    await withoutLog(lab, 2000)
+    const { phase, attempt } = await lab.ended('m1')
+    assert.is(phase, 'completed')
+    assert.is(attempt, 2)
+    await onlyOn(lab, 'rack2')
+  }))
+
+test.run()
