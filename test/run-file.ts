@@ -24,4 +24,4 @@ for (const run of suites) {
   if (skipped > 0) process.stdout.write(`\n  ${skipped} skipped: is a .only or .skip left over?\n`)
 }
 process.send?.({ passed, failed } satisfies Tally)
-process.disconnect()
+process.disconnect?.()

@@ -62,13 +62,15 @@ export function imageFromSocket(accepted: Socket): Image {
     },
   }
   const socket = new Socket(options)
-  accepted.once('close', () => socket.destroy())
+  const closed = () => stop(new Error('the hypervisor closed the image'))
+  // They share the handle, and only the one that closes it hears that it is closed.
+  accepted.once('close', closed)
   socket.once('end', () => {
     isEnded = true
     answer(({ resolve }) => resolve(undefined))
   })
   socket.once('error', stop)
-  socket.once('close', () => stop(new Error('the hypervisor closed the image')))
+  socket.once('close', closed)
   return {
     next: () =>
       new Promise((resolve, reject) => {

@@ -14,6 +14,7 @@ import { openSender } from '@ferry/host-agent/transfer/send'
 import { tlsOptions } from '@ferry/host-agent/transfer/tls'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { failureOf } from '../failure.ts'
 import { until } from '../until.ts'
 
 const test = suite('a transfer')
@@ -63,17 +64,6 @@ const imageOf = (...pieces: Buffer[]): Image =>
       yield* pieces
     })(),
   )
-
-/** Waits for a failure, and gives what it says. */
-async function failureOf(work: Promise<unknown>): Promise<CopyFailed['failure']> {
-  try {
-    await work
-  } catch (error) {
-    assert.instance(error, CopyFailed)
-    return (error as CopyFailed).failure
-  }
-  throw new Error('it did not fail')
-}
 
 /** A visitor who has the key, and then does as he likes. */
 async function visitor(port: TransferPort, identity: string, psk: Uint8Array) {

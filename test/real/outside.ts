@@ -63,19 +63,20 @@ async function statusIn(folder: string): Promise<string> {
 
 export type Memory = { readonly fault: string | undefined; readonly sweeps: number }
 
-/** Stops the guest, reads its range and its counter, and lets it go on. */
+/** Stops the guest, reads its range and its counter, and lets it go on if it ran. */
 export async function readMemory(
   folder: string,
   { fromByte, toByte }: GuestProgram,
 ): Promise<Memory> {
   return withMonitor(folder, async (qmp) => {
-    await qmp.execute('stop')
+    const { status } = (await qmp.execute('query-status')) as { status: string }
+    if (status === 'running') await qmp.execute('stop')
     try {
       const dump = await save(qmp, folder, fromByte, toByte - fromByte)
       const counter = await save(qmp, folder, COUNTER_AT, 4)
       return { fault: sweepFault(firstBytesOf(dump, PAGE_BYTES)), sweeps: counter.readUInt32LE(0) }
     } finally {
-      await qmp.execute('cont')
+      if (status === 'running') await qmp.execute('cont')
     }
   })
 }

@@ -25,7 +25,7 @@ import { checkFiles } from './disks.ts'
 import { isUnderWay, queryMigration } from './migration.ts'
 import { perform } from './perform.ts'
 import type { QemuFacts } from './probe.ts'
-import { connectQmp } from './qmp.ts'
+import { QmpClosed, connectQmp } from './qmp.ts'
 import type { Qmp, QmpEvent } from './qmp.ts'
 import { receive } from './receive.ts'
 
@@ -43,9 +43,14 @@ export type QemuSettings = {
 /** A copy and the monitor to it. */
 export type Attached = { readonly copy: Copy; readonly qmp: Qmp }
 
+type Looked = Attached & { readonly state: GuestState }
+
 const RESUME_MS = 10_000
 const CANCEL_MS = 20_000
 const QUIT_MS = 3000
+/** How long a process may take from closing its monitor to its end. */
+const GOING_MS = 5000
+const LOOK_AGAIN_MS = 20
 
 export function qemuDriver(settings: QemuSettings): Driver {
   const { binary, guests, definitions, facts, clock } = settings
@@ -75,9 +80,19 @@ export function qemuDriver(settings: QemuSettings): Driver {
     return fresh
   }
 
-  const stateOfVm = async (vm: string): Promise<GuestState | undefined> => {
-    const found = await attach(vm)
-    return found && stateOf(found)
+  /** What a copy is doing now; undefined where there is none, also when it ended while it was asked. */
+  async function look(vm: string): Promise<Looked | undefined> {
+    const began = clock.elapsed()
+    for (;;) {
+      try {
+        const found = await attach(vm)
+        return found && { ...found, state: await stateOf(found) }
+      } catch (error) {
+        // A process that ends closes its monitor first: look again until it is gone.
+        if (!(error instanceof QmpClosed) || clock.elapsed() - began > GOING_MS) throw error
+      }
+      await clock.sleep(LOOK_AGAIN_MS)
+    }
   }
 
   async function end({ copy, qmp }: Attached): Promise<void> {
@@ -132,21 +147,26 @@ export function qemuDriver(settings: QemuSettings): Driver {
 
     inspect: async () => {
       const copies = await findCopies(guests)
-      return Promise.all(
+      const seen = await Promise.all(
         copies.map(async ({ file: { vm, definition } }) => ({
           vm,
           needs: needsOf(definition),
-          state: (await stateOfVm(vm).catch(() => 'unresponsive' as const)) ?? 'unresponsive',
+          state: await look(vm).then(
+            (seen) => seen?.state,
+            () => 'unresponsive' as const,
+          ),
         })),
+      )
+      return seen.flatMap(({ state, ...guest }) =>
+        state === undefined ? [] : [{ ...guest, state }],
       )
     },
 
     start: async (vm) => {
-      const here = await attach(vm)
-      const state = here && (await stateOf(here))
-      if (here !== undefined && state === 'running') return begun(here)
-      if (state !== undefined && state !== 'paused')
-        return { refusal: { type: 'GuestAlreadyHere', vm, state } }
+      const here = await look(vm)
+      if (here?.state === 'running') return begun(here)
+      if (here !== undefined && here.state !== 'paused')
+        return { refusal: { type: 'GuestAlreadyHere', vm, state: here.state } }
       if (here === undefined) {
         const file = await definitionOf(definitions, vm)
         if ('refusal' in file) return file
@@ -164,10 +184,10 @@ export function qemuDriver(settings: QemuSettings): Driver {
     },
 
     begin: async (vm) => {
-      const here = await attach(vm)
+      const here = await look(vm)
       if (here === undefined) return { refusal: { type: 'GuestGone', vm } }
-      const state = await stateOf(here)
-      if (state !== 'running') return { refusal: { type: 'GuestNotRunning', vm, state } }
+      if (here.state !== 'running')
+        return { refusal: { type: 'GuestNotRunning', vm, state: here.state } }
       for (const capability of ['events', 'pause-before-switchover'])
         if (!facts.capabilities.includes(capability))
           return {
@@ -185,9 +205,9 @@ export function qemuDriver(settings: QemuSettings): Driver {
 
     prepare: async ({ vm, definition: text, migration, attempt }: Landing) => {
       const receives = { migration, attempt }
-      const here = await attach(vm)
+      const here = await look(vm)
       if (here !== undefined) {
-        const state = await stateOf(here)
+        const { state } = here
         const isForThis =
           here.copy.file.receives?.migration === migration &&
           here.copy.file.receives.attempt === attempt
@@ -213,27 +233,27 @@ export function qemuDriver(settings: QemuSettings): Driver {
     },
 
     perform: async (vm, order) => {
-      const here = await attach(vm)
+      const here = await look(vm)
       if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
       // Another agent began it: what it sent, and to whom, nobody knows any more.
-      if ((await stateOf(here)) !== 'running' || isUnderWay(await queryMigration(here.qmp)))
+      if (here.state !== 'running' || isUnderWay(await queryMigration(here.qmp)))
         throw new CopyFailed({ type: 'AgentRestarted' })
       return perform(here, order, clock)
     },
 
     receive: async (vm, order) => {
-      const here = await attach(vm)
+      const here = await look(vm)
       if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
-      if ((await stateOf(here)) !== 'receiving' || isUnderWay(await queryMigration(here.qmp)))
+      if (here.state !== 'receiving' || isUnderWay(await queryMigration(here.qmp)))
         throw new CopyFailed({ type: 'AgentRestarted' })
       return receive(here, order, clock)
     },
 
     activate: async (vm) => {
-      const here = await attach(vm)
+      const here = await look(vm)
       if (here === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
-      const { copy, qmp } = here
-      const runningAt = (await stateOf(here)) === 'running' ? clock.now() : await letRun(qmp, clock)
+      const { copy, qmp, state } = here
+      const runningAt = state === 'running' ? clock.now() : await letRun(qmp, clock)
       const { receives: _, ...file } = copy.file
       await describe(copy.folder, file)
       attached.set(vm, { qmp, copy: { ...copy, file } })
@@ -241,14 +261,17 @@ export function qemuDriver(settings: QemuSettings): Driver {
     },
 
     release: async (vm) => {
-      const here = await attach(vm)
-      if (here !== undefined) await end(here)
+      // One that does not even answer any more is ended all the same: the guest runs elsewhere.
+      const here = await attach(vm).catch(() => undefined)
+      if (here !== undefined) return end(here)
+      const copy = await findCopy(folderOf(guests, vm))
+      if (copy !== undefined) await kill(copy, clock)
     },
 
     resume: async (vm) => {
-      const here = await attach(vm)
+      const here = await look(vm)
       if (here === undefined) return undefined
-      const wasPaused = (await stateOf(here)) !== 'running'
+      const wasPaused = here.state !== 'running'
       await stopCopying(here.qmp, clock)
       const runningAt =
         (await stateOf(here)) === 'running' ? clock.now() : await letRun(here.qmp, clock)
@@ -256,9 +279,9 @@ export function qemuDriver(settings: QemuSettings): Driver {
     },
 
     clear: async (vm) => {
-      const here = await attach(vm)
+      const here = await look(vm)
       // D6: a copy without its mark has run, or may have.
-      if (here?.copy.file.receives === undefined || (await stateOf(here)) === 'running') return
+      if (here?.copy.file.receives === undefined || here.state === 'running') return
       await end(here)
     },
 

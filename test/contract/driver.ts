@@ -1,0 +1,352 @@
+import { once } from 'node:events'
+import { PassThrough } from 'node:stream'
+import { defaultPolicy } from '@ferry/schemas/policy'
+import type { GuestState } from '@ferry/schemas/guest'
+import { CopyFailed } from '@ferry/host-agent/driver'
+import type { Driver, PerformOrder, ReceiveOrder } from '@ferry/host-agent/driver'
+import { FRAME_HEADER_BYTES } from '@ferry/host-agent/transfer/frames'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { failureOf } from '../failure.ts'
+import { until } from '../until.ts'
+
+/**
+ * The promises of a Driver (D1 to D6 in `host-agent/driver.ts`). Each call is made twice, each is made by an agent that
+ * was killed right after it and once more by its successor, and each that can fail fails here.
+ */
+export type DriverHost = {
+  readonly driver: () => Driver
+  /** The agent is gone with all that it knew, and another one has come. */
+  readonly crash: () => Promise<void>
+  /** What is wrong with the guest's memory, and how far it has counted. */
+  readonly memory: (vm: string) => Promise<{ fault: string | undefined; sweeps: number }>
+}
+
+export type DriverHosts = {
+  readonly source: DriverHost
+  readonly target: DriverHost
+  /** Describes a small guest that writes to its memory without rest. */
+  readonly define: (vm: string) => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+export function driverContract(name: string, open: () => Promise<DriverHosts>): void {
+  const test = suite(`the driver ${name}`)
+  let hosts: DriverHosts
+  let number = 0
+
+  test.before(async () => {
+    hosts = await open()
+  })
+  test.after(async () => hosts.close())
+
+  const source = () => hosts.source.driver()
+  const target = () => hosts.target.driver()
+  /** A guest of its own for each test, running on the source. */
+  const started = async (): Promise<string> => {
+    number += 1
+    const vm = `guest${number}`
+    await hosts.define(vm)
+    const answer = await source().start(vm)
+    assert.ok('needs' in answer, JSON.stringify(answer))
+    return vm
+  }
+  const landingOf = async (vm: string, attempt = 1) => {
+    const begun = await source().begin(vm)
+    if ('refusal' in begun) throw new Error(`${vm} may not leave: ${JSON.stringify(begun)}`)
+    return { vm, ...begun, migration: `m-${vm}`, attempt }
+  }
+  const prepared = async (): Promise<string> => {
+    const vm = await started()
+    assert.is(await target().prepare(await landingOf(vm)), undefined)
+    return vm
+  }
+  /** Both ends have done their part: paused and whole at the source, complete and not started at the target. */
+  const loaded = async (): Promise<string> => {
+    const vm = await prepared()
+    const { sent, received } = await copy(vm)
+    assert.ok(sent.pausedAt > 0 && sent.gatePassedAt >= sent.pausedAt, JSON.stringify(sent))
+    assert.ok(sent.sentAt >= sent.gatePassedAt && received.loadedAt > 0)
+    return vm
+  }
+  const copy = async (vm: string, wire = openWire(), orders: Partial<PerformOrder> = {}) => {
+    const [sent, received] = await Promise.all([
+      source().perform(vm, { ...performOrder(wire), ...orders }),
+      target().receive(vm, receiveOrder(wire)),
+    ])
+    return { sent, received }
+  }
+  const stateOn = async (host: DriverHost, vm: string): Promise<GuestState | undefined> =>
+    (await host.driver().inspect()).find((guest) => guest.vm === vm)?.state
+  const states = async (vm: string) => [
+    await stateOn(hosts.source, vm),
+    await stateOn(hosts.target, vm),
+  ]
+  const isWhole = async (host: DriverHost, vm: string) => {
+    const before = await host.memory(vm)
+    assert.is(before.fault, undefined)
+    await until('the guest to go on', async () => (await host.memory(vm)).sweeps > before.sweeps)
+    assert.is((await host.memory(vm)).fault, undefined)
+  }
+  /** Twice by one agent, and once more by the next. */
+  const thrice = async <T>(
+    host: DriverHost,
+    call: (driver: Driver) => Promise<T>,
+  ): Promise<[T, T, T]> => {
+    const first = await call(host.driver())
+    const again = await call(host.driver())
+    await host.crash()
+    return [first, again, await call(host.driver())]
+  }
+
+  test('starts a guest, and says again that it runs', async () => {
+    const vm = await started()
+    const [first, again, after] = await thrice(hosts.source, (driver) => driver.start(vm))
+    assert.equal([again, after], [first, first])
+    assert.equal(await states(vm), ['running', undefined])
+    await isWhole(hosts.source, vm)
+  })
+
+  test('refuses to start what nobody described', async () => {
+    const answer = await source().start('nobody')
+    assert.equal(answer, { refusal: { type: 'UnknownDefinition', vm: 'nobody' } })
+    assert.is(await stateOn(hosts.source, 'nobody'), undefined)
+  })
+
+  test('begins without changing anything', async () => {
+    const vm = await started()
+    const [first, again, after] = await thrice(hosts.source, (driver) => driver.begin(vm))
+    assert.ok('definition' in first)
+    assert.equal([again, after], [first, first])
+    assert.equal(await states(vm), ['running', undefined])
+  })
+
+  test('does not begin what is not here', async () => {
+    assert.equal(await source().begin('nobody'), { refusal: { type: 'GuestGone', vm: 'nobody' } })
+  })
+
+  test('prepares a copy that does not run', async () => {
+    const vm = await started()
+    const landing = await landingOf(vm)
+    assert.equal(await thrice(hosts.target, (driver) => driver.prepare(landing)), [
+      undefined,
+      undefined,
+      undefined,
+    ])
+    assert.equal(await states(vm), ['running', 'receiving'])
+  })
+
+  test('a copy that was made for an earlier attempt gives way', async () => {
+    const vm = await prepared()
+    assert.is(await target().prepare(await landingOf(vm, 2)), undefined)
+    assert.equal(await states(vm), ['running', 'receiving'])
+    assert.ok((await copy(vm)).received.loadedAt > 0)
+  })
+
+  test('does not prepare where the guest runs', async () => {
+    const vm = await started()
+    assert.equal(await source().prepare(await landingOf(vm)), {
+      type: 'GuestAlreadyHere',
+      vm,
+      state: 'running',
+    })
+    await isWhole(hosts.source, vm)
+  })
+
+  test('does not prepare what has no room', async () => {
+    const vm = await started()
+    const landing = await landingOf(vm)
+    const definition = landing.definition.replace(/"memoryMiB":\d+/, '"memoryMiB":4000')
+    const refusal = await target().prepare({ ...landing, definition })
+    assert.is(refusal?.type, 'NotEnoughMemory')
+    assert.is(await stateOn(hosts.target, vm), undefined)
+  })
+
+  test('does not prepare from a definition that is wrong', async () => {
+    const vm = await started()
+    const landing = { ...(await landingOf(vm)), definition: '{"memoryMiB":"lots"}' }
+    const refusal = await target().prepare(landing)
+    assert.is(refusal?.type, 'DefinitionInvalid')
+    assert.is(await stateOn(hosts.target, vm), undefined)
+  })
+
+  test('copies: paused and whole at the source, complete and not started at the target', async () => {
+    const vm = await loaded()
+    assert.equal(await states(vm), ['sent', 'loaded'])
+    await hosts.source.crash()
+    await hosts.target.crash()
+    assert.equal(await states(vm), ['sent', 'loaded'])
+  })
+
+  test('moves a guest whose memory is right on the other side', async () => {
+    const vm = await loaded()
+    const before = await hosts.source.memory(vm)
+    const [first, again, after] = await thrice(hosts.target, (driver) => driver.activate(vm))
+    assert.ok(first.runningAt <= again.runningAt && again.runningAt <= after.runningAt)
+    assert.equal(await states(vm), ['sent', 'running'])
+    await isWhole(hosts.target, vm)
+    assert.ok((await hosts.target.memory(vm)).sweeps >= before.sweeps)
+    await thrice(hosts.source, (driver) => driver.release(vm))
+    assert.equal(await states(vm), [undefined, 'running'])
+    await isWhole(hosts.target, vm)
+  })
+
+  test('a whole copy at the source runs on at home', async () => {
+    const vm = await loaded()
+    await thrice(hosts.target, (driver) => driver.clear(vm))
+    const [first, again, after] = await thrice(hosts.source, (driver) => driver.resume(vm))
+    assert.equal([first?.wasPaused, again?.wasPaused, after?.wasPaused], [true, false, false])
+    assert.equal(await states(vm), ['running', undefined])
+    await isWhole(hosts.source, vm)
+  })
+
+  test('a guest that is not here cannot resume, and that is an answer', async () => {
+    assert.is(await source().resume('nobody'), undefined)
+    await source().release('nobody')
+    await source().clear('nobody')
+  })
+
+  test('what was sent or loaded by another agent is not sent or loaded again', async () => {
+    const vm = await loaded()
+    await hosts.source.crash()
+    await hosts.target.crash()
+    const wire = openWire()
+    assert.is((await failureOf(source().perform(vm, performOrder(wire)))).type, 'AgentRestarted')
+    assert.is((await failureOf(target().receive(vm, receiveOrder(wire)))).type, 'AgentRestarted')
+    assert.equal(await states(vm), ['sent', 'loaded'])
+  })
+
+  test('clears no copy that has run', async () => {
+    const vm = await loaded()
+    await target().activate(vm)
+    await thrice(hosts.target, (driver) => driver.clear(vm))
+    assert.is(await stateOn(hosts.target, vm), 'running')
+    await isWhole(hosts.target, vm)
+    await source().clear(vm)
+    assert.is(await stateOn(hosts.source, vm), 'sent')
+  })
+
+  test('a gate that does not open lets the guest run on at once, and says why', async () => {
+    const vm = await prepared()
+    const wire = openWire()
+    const shut = () => Promise.reject(new CopyFailed({ type: 'LogSilent', silentForMs: 400 }))
+    const receiving = failureOf(target().receive(vm, receiveOrder(wire)))
+    const failure = await failureOf(source().perform(vm, { ...performOrder(wire), gate: shut }))
+    assert.equal(failure, { type: 'LogSilent', silentForMs: 400 })
+    wire.cut()
+    await receiving
+    await until('it to run', async () => (await stateOn(hosts.source, vm)) === 'running')
+    await isWhole(hosts.source, vm)
+    await thrice(hosts.target, (driver) => driver.clear(vm))
+    assert.is(await stateOn(hosts.target, vm), undefined)
+    const resumed = await source().resume(vm)
+    assert.is(resumed?.wasPaused, false)
+  })
+
+  test('a stream that breaks leaves the guest running at home, and it can be moved after that', async () => {
+    const vm = await prepared()
+    const wire = openWire(100_000)
+    const receiving = failureOf(target().receive(vm, receiveOrder(wire)))
+    assert.is((await failureOf(source().perform(vm, performOrder(wire)))).type, 'StreamBroken')
+    assert.is((await receiving).type, 'StreamCut')
+    await source().resume(vm)
+    await target().clear(vm)
+    assert.equal(await states(vm), ['running', undefined])
+    await isWhole(hosts.source, vm)
+    assert.is(await target().prepare(await landingOf(vm, 2)), undefined)
+    await copy(vm)
+    await target().activate(vm)
+    await isWhole(hosts.target, vm)
+  })
+
+  test('told to stop, it stops, and the guest can go on at home', async () => {
+    const vm = await prepared()
+    const [wire, stop] = [openWire(), new AbortController()]
+    const round = () => stop.abort(new Error('told to stop'))
+    stop.signal.addEventListener('abort', wire.cut)
+    // A hypervisor that needs no second round may be done before.
+    await Promise.allSettled([
+      source().perform(vm, { ...performOrder(wire), round, signal: stop.signal }),
+      target().receive(vm, { ...receiveOrder(wire), signal: stop.signal }),
+    ])
+    await target().clear(vm)
+    await source().resume(vm)
+    assert.equal(await states(vm), ['running', undefined])
+    await isWhole(hosts.source, vm)
+  })
+
+  test('copying and receiving what is not here fails, and says so', async () => {
+    const wire = openWire()
+    assert.equal(await failureOf(source().perform('nobody', performOrder(wire))), {
+      type: 'GuestGone',
+      vm: 'nobody',
+    })
+    assert.equal(await failureOf(target().receive('nobody', receiveOrder(wire))), {
+      type: 'GuestGone',
+      vm: 'nobody',
+    })
+  })
+
+  test('tells of its rounds', async () => {
+    const vm = await prepared()
+    let rounds = 0
+    const { sent } = await copy(vm, openWire(), { round: () => (rounds += 1) })
+    assert.ok(rounds > 0 && sent.rounds >= rounds, `${rounds} of ${sent.rounds}`)
+  })
+
+  test('lets go of its guests without touching them', async () => {
+    const vm = await started()
+    await source().close()
+    await hosts.source.crash()
+    await isWhole(hosts.source, vm)
+  })
+
+  test.run()
+}
+
+/** Where an image goes in and comes out again; it breaks after so many bytes. */
+function openWire(breaksAfterBytes = Number.POSITIVE_INFINITY) {
+  const stream = new PassThrough({ highWaterMark: 2 ** 20 })
+  stream.on('error', () => {})
+  return { stream, breaksAfterBytes, cut: () => void stream.destroy() }
+}
+type Wire = ReturnType<typeof openWire>
+
+const performOrder = ({ stream, breaksAfterBytes }: Wire): PerformOrder => ({
+  policy: defaultPolicy,
+  signal: new AbortController().signal,
+  gate: async () => {},
+  paused: () => {},
+  round: () => {},
+  progress: () => {},
+  send: async (image) => {
+    let sentBytes = 0
+    for (let frame = await image.next(); frame !== undefined; frame = await image.next()) {
+      const piece = Buffer.from(frame.subarray(FRAME_HEADER_BYTES))
+      sentBytes += piece.length
+      if (stream.destroyed || sentBytes > breaksAfterBytes) {
+        stream.destroy()
+        throw new CopyFailed({ type: 'StreamBroken', sentBytes, code: 'EPIPE' })
+      }
+      if (!stream.write(piece)) await Promise.race([once(stream, 'drain'), once(stream, 'close')])
+    }
+    stream.end()
+  },
+})
+
+const receiveOrder = ({ stream }: Wire): ReceiveOrder => ({
+  signal: new AbortController().signal,
+  fill: async (hypervisor) => {
+    let receivedBytes = 0
+    hypervisor.on('error', () => {})
+    try {
+      for await (const chunk of stream) {
+        receivedBytes += (chunk as Buffer).length
+        hypervisor.write(chunk)
+      }
+    } catch {
+      throw new CopyFailed({ type: 'StreamCut', receivedBytes })
+    }
+    hypervisor.end()
+  },
+})
