@@ -222,7 +222,8 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   /** Until the log has it, nothing is decided (C3); until then there is nothing else to do either. */
   const announce = async (epoch: number) => {
     const event = leadershipTaken(me, epoch, world().now)
-    while (leading?.epoch === epoch && !signal.aborted) {
+    const isLeading = () => leading?.epoch === epoch && !signal.aborted
+    while (isLeading()) {
       try {
         await log.append(event, { signal })
         return
@@ -257,10 +258,15 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   const fail = (error: unknown) =>
     turns.close(error instanceof Error ? error : new Error(String(error)))
   const edgesEnded = Promise.all([follow(), lead(), hosts.watching].map((part) => part.catch(fail)))
-  const ended = run().finally(async () => {
-    timer?.stop.abort()
-    if (signal.aborted) await edgesEnded
-  })
+  const whole = async () => {
+    try {
+      await run()
+    } finally {
+      timer?.stop.abort()
+      if (signal.aborted) await edgesEnded
+    }
+  }
+  const ended = whole()
 
   const folded = (position: number) =>
     new Promise<void>((resolve) => {

@@ -27,11 +27,14 @@ export type Told = {
   readonly rulings: readonly Ruling[]
 }
 
-export function tell(...events: readonly Event[]): Told {
+/** An event, or several that are told in one breath. */
+export type Telling = Event | readonly Event[]
+
+export function tell(...telling: readonly Telling[]): Told {
   const fleet = emptyFleet()
   const entries: Entry[] = []
   const rulings: Ruling[] = []
-  for (const event of events) {
+  for (const event of telling.flat()) {
     const body = encode(placed(event, fleet))
     const position = entries.length + 1
     const subject = subjectOf(event) ?? 'ferry.nowhere'
@@ -66,8 +69,8 @@ export function worldAfter(
 }
 
 /** What the coordinator does after these events. */
-export function given(...events: readonly Event[]) {
-  const told = tell(...events)
+export function given(...telling: readonly Telling[]) {
+  const told = tell(...telling)
   const at = (laterMs: number, vm = 'web1', rules: Partial<Rules> = {}) => {
     const guest = told.fleet.guests.get(vm)
     if (guest === undefined) throw new Error(`the story has no guest ${vm}`)

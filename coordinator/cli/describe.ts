@@ -58,7 +58,7 @@ function details(event: Event): string {
     case 'StartOrdered':
       return `on ${event.data.host}`
     case 'HostReported':
-      return `${event.data.guests.map(({ vm, state }) => `${vm} ${state}`).join(', ') || 'no guests'}`
+      return event.data.guests.map(({ vm, state }) => `${vm} ${state}`).join(', ') || 'no guests'
     case 'ConnectionRefused':
       return `${event.data.why} from ${event.data.remoteAddress}${event.data.times > 1 ? `, ${event.data.times} times` : ''}`
     case 'ProgressSampled':

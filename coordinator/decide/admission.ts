@@ -72,7 +72,7 @@ export type Candidate = {
 }
 
 /** CPU models that mean "what the host has": such a guest can only go where there is the same. */
-const copiedModels = ['host', 'max']
+const copiedModels = new Set(['host', 'max'])
 
 function whyUnfit(
   fleet: Fleet,
@@ -92,7 +92,7 @@ function whyUnfit(
   if (!report.accelerators.includes(needs.accelerator))
     return { type: 'AcceleratorUnsupported', accelerator: needs.accelerator }
   const isOtherCpu =
-    copiedModels.includes(needs.cpu) && fleet.hosts.get(source)?.report.cpu !== report.cpu
+    copiedModels.has(needs.cpu) && fleet.hosts.get(source)?.report.cpu !== report.cpu
   if (isOtherCpu || !report.cpuModels.includes(needs.cpu))
     return { type: 'CpuUnsupported', cpu: needs.cpu }
   return needs.memoryBytes > freeBytes

@@ -98,8 +98,8 @@ function mayRetry({ fleet, migration, world }: Case, cause: Cause): boolean {
   if (cause.type === 'TimedOut' || cause.type === 'Failed') return true
   // A refusal stands, unless it was the target's and there are others to ask.
   if (cause.type !== 'Refused' || cause.host === source || wanted !== undefined) return false
-  const tried = [source, attempt.slot?.target, ...triedTargets]
-  return [...fleet.hosts.keys()].some((host) => !tried.includes(host))
+  const tried = new Set([source, attempt.slot?.target, ...triedTargets])
+  return [...fleet.hosts.keys()].some((host) => !tried.has(host))
 }
 
 function causeOfEnd({ attempt, fence }: Migration): Cause {

@@ -1,4 +1,5 @@
 import { ServiceError, ServiceErrorHeader, Svcm } from '@nats-io/services'
+import type { ServiceMsg } from '@nats-io/services'
 import type { NatsConnection } from 'nats'
 import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
@@ -27,30 +28,28 @@ export async function serve(
     group.addEndpoint(verb, {
       metadata: { description },
       handler: (error, message) => {
-        if (error !== null) return
-        answerWith(message.json.bind(message), answer).then(
-          (reply) => message.respond(reply),
-          (problem: unknown) =>
-            message.respondError(500, problem instanceof Error ? problem.message : String(problem)),
-        )
+        if (error === null) void reply(message, answer)
       },
     })
   }
   return { stop: async () => void (await service.stop()) }
 }
 
-async function answerWith(
-  body: () => unknown,
-  answer: (body: unknown) => Promise<unknown>,
-): Promise<string> {
-  let request: unknown
+async function reply(message: ServiceMsg, answer: Verbs[string]['answer']): Promise<void> {
   try {
-    request = body()
-  } catch {
-    // Not JSON: the verb's own shape will say what was wanted instead.
-    request = undefined
+    message.respond(JSON.stringify(await answer(bodyOf(message))))
+  } catch (error) {
+    message.respondError(500, error instanceof Error ? error.message : String(error))
   }
-  return JSON.stringify(await answer(request))
+}
+
+/** @returns undefined for what is not JSON: the verb's own shape will say what was wanted instead. */
+function bodyOf(message: ServiceMsg): unknown {
+  try {
+    return message.json()
+  } catch {
+    return undefined
+  }
 }
 
 /** The coordinator's service had trouble of its own: not a refusal. */

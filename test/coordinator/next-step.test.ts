@@ -162,8 +162,8 @@ test('after the last attempt it is given up', () => {
   given(
     ...hosts,
     once,
-    ...[admitted(), begin(), migrationBegun(), prepare(), targetPrepared(), performFailed()],
-    ...[cancelled({ cause }), sourceResumed(), targetCleared()],
+    [admitted(), begin(), migrationBegun(), prepare(), targetPrepared(), performFailed()],
+    [cancelled({ cause }), sourceResumed(), targetCleared()],
   )
     .next()
     .is('Abandoned')
@@ -175,8 +175,8 @@ test('a target that refuses leaves the choice to others, when there are others a
     ...hosts,
     ...more,
     requested(),
-    ...[admitted(), begin(), migrationBegun(), prepare(), prepareRefused()],
-    ...[
+    [admitted(), begin(), migrationBegun(), prepare(), prepareRefused()],
+    [
       cancelled({ cause: { type: 'Refused', host: 'rack2', refusal } }),
       sourceResumed(),
       targetCleared(),

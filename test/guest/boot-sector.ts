@@ -29,61 +29,61 @@ export const quietGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 5 * 2 ** 20
 export function bootSector({ fromByte, toByte, rests }: GuestProgram): Buffer {
   const code = [
     // start, at 0000:7c00
-    ...[0xfa], //                                cli
-    ...[0x31, 0xc0], //                          xor ax, ax
-    ...[0x8e, 0xd8], //                          mov ds, ax
-    ...[0x8e, 0xd0], //                          mov ss, ax
-    ...[0xbc, 0x00, 0x7c], //                    mov sp, 0x7c00
-    ...[0xfc], //                                cld
-    ...[0xe4, 0x92], //                          in al, 0x92
-    ...[0x0c, 0x02], //                          or al, 2            the A20 gate: odd megabytes too
-    ...[0xe6, 0x92], //                          out 0x92, al
-    ...[0xbe, 0x7a, 0x7c], //                    mov si, text
-    ...[0xba, 0xf8, 0x03], //                    mov dx, 0x3f8       the first serial port
+    [0xfa], //                                cli
+    [0x31, 0xc0], //                          xor ax, ax
+    [0x8e, 0xd8], //                          mov ds, ax
+    [0x8e, 0xd0], //                          mov ss, ax
+    [0xbc, 0x00, 0x7c], //                    mov sp, 0x7c00
+    [0xfc], //                                cld
+    [0xe4, 0x92], //                          in al, 0x92
+    [0x0c, 0x02], //                          or al, 2            the A20 gate: odd megabytes too
+    [0xe6, 0x92], //                          out 0x92, al
+    [0xbe, 0x7a, 0x7c], //                    mov si, text
+    [0xba, 0xf8, 0x03], //                    mov dx, 0x3f8       the first serial port
 
     // print, at 7c17
-    ...[0xac], //                                lodsb
-    ...[0x84, 0xc0], //                          test al, al
-    ...[0x74, 0x03], //                          jz sweep
-    ...[0xee], //                                out dx, al
-    ...[0xeb, 0xf8], //                          jmp print
+    [0xac], //                                lodsb
+    [0x84, 0xc0], //                          test al, al
+    [0x74, 0x03], //                          jz sweep
+    [0xee], //                                out dx, al
+    [0xeb, 0xf8], //                          jmp print
 
     // sweep, at 7c1f: give fs all four gigabytes; an interrupt may have taken them away
-    ...[0x0f, 0x01, 0x16, 0x64, 0x7c], //        lgdt [gdtr]
-    ...[0x0f, 0x20, 0xc0], //                    mov eax, cr0
-    ...[0x0c, 0x01], //                          or al, 1            protected mode,
-    ...[0x0f, 0x22, 0xc0], //                    mov cr0, eax
-    ...[0xbb, 0x08, 0x00], //                    mov bx, 8
-    ...[0x8e, 0xe3], //                          mov fs, bx          long enough to load fs,
-    ...[0x24, 0xfe], //                          and al, 0xfe        and back
-    ...[0x0f, 0x22, 0xc0], //                    mov cr0, eax
-    ...[0x66, 0xbb, ...dword(fromByte)], //      mov ebx, fromByte
+    [0x0f, 0x01, 0x16, 0x64, 0x7c], //        lgdt [gdtr]
+    [0x0f, 0x20, 0xc0], //                    mov eax, cr0
+    [0x0c, 0x01], //                          or al, 1            protected mode,
+    [0x0f, 0x22, 0xc0], //                    mov cr0, eax
+    [0xbb, 0x08, 0x00], //                    mov bx, 8
+    [0x8e, 0xe3], //                          mov fs, bx          long enough to load fs,
+    [0x24, 0xfe], //                          and al, 0xfe        and back
+    [0x0f, 0x22, 0xc0], //                    mov cr0, eax
+    [0x66, 0xbb, ...dword(fromByte)], //      mov ebx, fromByte
 
     // page, at 7c3c
-    ...[0x64, 0x67, 0xfe, 0x03], //              inc byte [fs:ebx]
-    ...[0x66, 0x81, 0xc3, ...dword(PAGE_BYTES)], // add ebx, 4096
-    ...[0x66, 0x81, 0xfb, ...dword(toByte)], //  cmp ebx, toByte
-    ...[0x72, 0xec], //                          jb page
+    [0x64, 0x67, 0xfe, 0x03], //              inc byte [fs:ebx]
+    [0x66, 0x81, 0xc3, ...dword(PAGE_BYTES)], // add ebx, 4096
+    [0x66, 0x81, 0xfb, ...dword(toByte)], //  cmp ebx, toByte
+    [0x72, 0xec], //                          jb page
 
-    ...[0x66, 0xff, 0x06, 0x00, 0x7e], //        inc dword [COUNTER_AT]
-    ...[0x80, 0x3e, 0x00, 0x7e, 0x00], //        cmp byte [COUNTER_AT], 0
-    ...[0x75, 0x03], //                          jne rest
-    ...[0xb0, 0x2e], //                          mov al, '.'         every 256th sweep
-    ...[0xee], //                                out dx, al
+    [0x66, 0xff, 0x06, 0x00, 0x7e], //        inc dword [COUNTER_AT]
+    [0x80, 0x3e, 0x00, 0x7e, 0x00], //        cmp byte [COUNTER_AT], 0
+    [0x75, 0x03], //                          jne rest
+    [0xb0, 0x2e], //                          mov al, '.'         every 256th sweep
+    [0xee], //                                out dx, al
 
     // rest, at 7c5f: sti, hlt, cli; or nothing
-    ...(rests ? [0xfb, 0xf4, 0xfa] : [0x90, 0x90, 0x90]),
-    ...[0xeb, 0xbb], //                          jmp sweep
+    rests ? [0xfb, 0xf4, 0xfa] : [0x90, 0x90, 0x90],
+    [0xeb, 0xbb], //                          jmp sweep
 
     // gdtr, at 7c64: the length less one, and the address of what follows
-    ...[0x0f, 0x00, 0x6a, 0x7c, 0x00, 0x00],
+    [0x0f, 0x00, 0x6a, 0x7c, 0x00, 0x00],
     // The first descriptor is empty; the second is data, from 0 to 4 GiB.
-    ...[0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00],
-    ...[0xff, 0xff, 0x00, 0x00, 0x00, 0x92, 0xcf, 0x00],
+    [0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00],
+    [0xff, 0xff, 0x00, 0x00, 0x00, 0x92, 0xcf, 0x00],
 
     // text, at 7c7a
-    ...Buffer.from('Ferry guest \0'),
-  ]
+    [...Buffer.from('Ferry guest \0')],
+  ].flat()
   const sector = Buffer.alloc(SECTOR_BYTES)
   sector.set(code)
   sector.set([0x55, 0xaa], SECTOR_BYTES - 2)

@@ -63,8 +63,7 @@ export function progressOf(query: MigrationQuery): CopyProgress | undefined {
   }
 }
 
-const resting = ['none', 'completed', 'failed', 'cancelled']
+const resting = new Set(['none', 'completed', 'failed', 'cancelled'])
 
 /** Whether QEMU is sending or loading now. */
-export const isUnderWay = ({ status = 'none' }: MigrationQuery): boolean =>
-  !resting.includes(status)
+export const isUnderWay = ({ status = 'none' }: MigrationQuery): boolean => !resting.has(status)

@@ -120,9 +120,9 @@ async function isKvmUsable(binary: string, folder: string): Promise<boolean> {
   const child = spawn(
     binary,
     [
-      ...['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm', '-m', '16M'],
-      ...['-device', 'isa-debug-exit', '-drive', `file=${image},format=raw,if=ide`],
-    ],
+      ['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'kvm', '-m', '16M'],
+      ['-device', 'isa-debug-exit', '-drive', `file=${image},format=raw,if=ide`],
+    ].flat(),
     { stdio: 'ignore', timeout: KVM_PROBE_MS, killSignal: 'SIGKILL' },
   )
   return new Promise((resolve) => {
