@@ -202,6 +202,3 @@ export function answersTo(command: CommandName, of: Role): readonly FactName[] {
 }
 
 export const isFactName = (name: string): name is FactName => Object.hasOwn(saidBy, name)
-
-export const isEndedName = (phase: string): boolean =>
-  phase === 'completed' || phase === 'abandoned'

@@ -10,6 +10,7 @@ import { LogUnavailable } from '@ferry/events/log'
 import { connect } from '@ferry/events/log/connect'
 import type { Connection } from '@ferry/events/log/connect'
 import { ask } from '@ferry/events/log/requests'
+import { DEFAULT_PORT } from '../embedded/nats-server.ts'
 
 /** What every verb of the command line shares: where the log is, how to print, and how to end. */
 
@@ -39,7 +40,7 @@ export class Exit extends Error {
 
 export type LogOptions = { readonly server: string[]; readonly credentials?: string }
 
-export const DEFAULT_SERVER = 'nats://127.0.0.1:4222'
+const DEFAULT_SERVER = `nats://127.0.0.1:${DEFAULT_PORT}`
 
 const DEFAULT_CONNECT_MS = 5000
 const ANSWER_MS = 10_000

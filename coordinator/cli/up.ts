@@ -2,7 +2,7 @@ import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
 import { sayOnStderr } from '@ferry/events/say'
-import { startNatsServer } from '../embedded/nats-server.ts'
+import { DEFAULT_PORT, startNatsServer } from '../embedded/nats-server.ts'
 import { coordinatorHere } from '../main.ts'
 import { Exit, ending, exits, print, untilInterrupted } from './context.ts'
 
@@ -18,7 +18,7 @@ export const upVerb = (): Command =>
       'where the log is kept',
       join(homedir(), '.local', 'share', 'ferry'),
     )
-    .option('--port <port>', 'where the log listens; 0 finds a free one', '4222')
+    .option('--port <port>', 'where the log listens; 0 finds a free one', String(DEFAULT_PORT))
     .option('--name <name>', 'the name of the coordinator', 'up')
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) => ending(() => up(options)))

@@ -95,6 +95,16 @@ async function ready(
   })
 }
 
+/** Where NATS listens when nobody says otherwise. */
+export const DEFAULT_PORT = 4222
+
+export const isFree = (port: number, host = '127.0.0.1'): Promise<boolean> =>
+  new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => resolve(false))
+    server.listen(port, host, () => server.close(() => resolve(true)))
+  })
+
 /** A port that nobody listens on now. Somebody else may take it before we do; then the server says so. */
 export async function freePort(host = '127.0.0.1'): Promise<number> {
   const server = createServer()

@@ -24,6 +24,8 @@ export const COUNTER_AT = 0x7e00
 export const busyGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 100 * 2 ** 20, rests: false }
 /** Busy as well, and soon over. */
 export const smallGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 9 * 2 ** 20, rests: false }
+/** Works, and leaves the rest of the machine something to do it with. */
+export const workingGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 33 * 2 ** 20, rests: false }
 export const quietGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 5 * 2 ** 20, rests: true }
 
 export function bootSector({ fromByte, toByte, rests }: GuestProgram): Buffer {

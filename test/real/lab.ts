@@ -75,6 +75,8 @@ export type LabOptions = {
   readonly logLevel?: string
   /** Images go through a link of the lab's, which can be cut. */
   readonly isCuttable?: boolean
+  /** Where the log listens; absent or 0: any free port. */
+  readonly port?: number
 }
 
 const ROOT = join(import.meta.dirname, '..', '..')
@@ -86,7 +88,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
   const definitions = join(folder, 'vms')
   await mkdir(definitions)
   const dataDirectory = join(folder, 'log')
-  let server: NatsServer = await startNatsServer({ dataDirectory })
+  let server: NatsServer = await startNatsServer({ dataDirectory, port: options.port ?? 0 })
   const port = Number(new URL(server.url).port)
   const processes: LabProcess[] = []
   const run = (name: string, words: readonly string[]) => {
