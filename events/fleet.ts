@@ -1,5 +1,4 @@
 import type { EventOf } from '@ferry/schemas/event'
-import type { GuestReport } from '@ferry/schemas/guest'
 import type { DataOf } from '@ferry/schemas/messages'
 import { freeze, produce } from 'immer'
 import type { Entry } from './entry.ts'
@@ -158,13 +157,12 @@ function foldReport(
 ): Ruling {
   if (!('host' in event.writer)) return { why: 'only a host reports itself' }
   const { host } = event.writer
-  const byName = (reports: readonly GuestReport[]) =>
-    new Map(reports.map((guest) => [guest.vm, guest]))
-  const had = byName(fleet.hosts.get(host)?.report.guests ?? [])
-  const has = byName(event.data.guests)
+  const has = new Map(event.data.guests.map((guest) => [guest.vm, guest]))
+  // Whatever was seen here before, by a report or by a fact: what the report leaves out is here no more.
+  const had = [...fleet.guests.values()].filter(({ seenOn }) => seenOn[host] !== undefined)
   fleet.hosts.set(host, { ...place, host, report: event.data })
 
-  const touched = [...new Set([...had.keys(), ...has.keys()])]
+  const touched = [...new Set([...had.map(({ vm }) => vm), ...has.keys()])]
   for (const vm of touched) {
     const guest = fleet.guests.get(vm) ?? guests.unknownGuest(vm)
     fleet.guests.set(

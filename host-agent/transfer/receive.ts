@@ -4,6 +4,7 @@ import { Invalid, parse } from '@ferry/schemas/parse'
 import { CopyFailed } from '../driver.ts'
 import { EndFrame, FrameInvalid, HeaderFrame, frameReader } from './frames.ts'
 import type { Receipt } from './frames.ts'
+import { giveBack } from './give-back.ts'
 import { makeMeter } from './meter.ts'
 
 /** The most that waits here for the hypervisor; beyond it nothing is read, and TCP holds the source back. */
@@ -23,6 +24,7 @@ export function receiveImage(
 ): Promise<Receipt> {
   return new Promise((resolve, reject) => {
     const meter = makeMeter(expected.key)
+    let pieces: Buffer[] = []
     let isHeaderRead = false
     let receipt: Receipt | undefined
     let isSettled = false
@@ -56,7 +58,7 @@ export function receiveImage(
             message: 'it hung up before it had the whole image',
           })
         meter.add(piece)
-        hypervisor.write(piece)
+        pieces.push(piece)
       },
       text: (kind, body) => {
         if (kind === 'header') {
@@ -75,6 +77,10 @@ export function receiveImage(
         if (isNonsense(error)) return fail({ type: 'FrameInvalid', problem: error.message }, error)
         throw error
       }
+      const last = pieces.length - 1
+      const done = (error?: Error | null) => error ?? giveBack(chunk)
+      pieces.forEach((piece, at) => hypervisor.write(piece, at === last ? done : undefined))
+      pieces = []
       if (receipt === undefined) {
         if (hypervisor.writableLength >= MOST_WAITING_BYTES) socket.pause()
         return undefined

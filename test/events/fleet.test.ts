@@ -51,6 +51,12 @@ function whyVoid(...events: Event[]): string | undefined {
   return ruling !== undefined && 'why' in ruling ? ruling.why : undefined
 }
 
+test('a guest that arrived and then ended is gone with the next report, which never knew it', () => {
+  const arrived = whole()
+  const { fleet } = tell(...arrived, hostReported('rack2', [], { asOf: arrived.length }))
+  assert.equal(fleet.guests.get('web1')?.seenOn, {})
+})
+
 test('a migration goes from request to completed, and the guest with it', () => {
   const told = tell(...whole())
   assert.is(migrationIn(told).phase, 'completed')

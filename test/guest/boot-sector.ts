@@ -11,6 +11,8 @@ export type GuestProgram = {
   /** The range that is swept, in bytes from the start of memory; whole pages. */
   readonly fromByte: number
   readonly toByte: number
+  /** The very first sweep goes on up to here, so that so much memory is not empty. */
+  readonly fillToByte?: number
   /** Waits for the BIOS's timer (18.2 times a second) after each sweep, instead of making memory dirty without rest. */
   readonly rests: boolean
 }
@@ -28,7 +30,11 @@ export const smallGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 9 * 2 ** 20
 export const workingGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 33 * 2 ** 20, rests: false }
 export const quietGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 5 * 2 ** 20, rests: true }
 
-export function bootSector({ fromByte, toByte, rests }: GuestProgram): Buffer {
+/** A gigabyte to move, of which little changes. */
+export const fullGuest: GuestProgram = { ...quietGuest, fillToByte: 1000 * 2 ** 20 }
+
+export function bootSector(program: GuestProgram): Buffer {
+  const { fromByte, toByte, fillToByte = toByte, rests } = program
   const code = [
     // start, at 0000:7c00
     [0xfa], //                                cli
@@ -40,18 +46,19 @@ export function bootSector({ fromByte, toByte, rests }: GuestProgram): Buffer {
     [0xe4, 0x92], //                          in al, 0x92
     [0x0c, 0x02], //                          or al, 2            the A20 gate: odd megabytes too
     [0xe6, 0x92], //                          out 0x92, al
-    [0xbe, 0x7a, 0x7c], //                    mov si, text
+    [0x66, 0xb9, ...dword(fillToByte)], //    mov ecx, fillToByte   how far the first sweep goes
+    [0xbe, 0x82, 0x7c], //                    mov si, text
     [0xba, 0xf8, 0x03], //                    mov dx, 0x3f8       the first serial port
 
-    // print, at 7c17
+    // print, at 7c1d
     [0xac], //                                lodsb
     [0x84, 0xc0], //                          test al, al
     [0x74, 0x03], //                          jz sweep
     [0xee], //                                out dx, al
     [0xeb, 0xf8], //                          jmp print
 
-    // sweep, at 7c1f: give fs all four gigabytes; an interrupt may have taken them away
-    [0x0f, 0x01, 0x16, 0x64, 0x7c], //        lgdt [gdtr]
+    // sweep, at 7c25: give fs all four gigabytes; an interrupt may have taken them away
+    [0x0f, 0x01, 0x16, 0x6c, 0x7c], //        lgdt [gdtr]
     [0x0f, 0x20, 0xc0], //                    mov eax, cr0
     [0x0c, 0x01], //                          or al, 1            protected mode,
     [0x0f, 0x22, 0xc0], //                    mov cr0, eax
@@ -61,11 +68,12 @@ export function bootSector({ fromByte, toByte, rests }: GuestProgram): Buffer {
     [0x0f, 0x22, 0xc0], //                    mov cr0, eax
     [0x66, 0xbb, ...dword(fromByte)], //      mov ebx, fromByte
 
-    // page, at 7c3c
+    // page, at 7c42
     [0x64, 0x67, 0xfe, 0x03], //              inc byte [fs:ebx]
     [0x66, 0x81, 0xc3, ...dword(PAGE_BYTES)], // add ebx, 4096
-    [0x66, 0x81, 0xfb, ...dword(toByte)], //  cmp ebx, toByte
-    [0x72, 0xec], //                          jb page
+    [0x66, 0x39, 0xcb], //                    cmp ebx, ecx
+    [0x72, 0xf0], //                          jb page
+    [0x66, 0xb9, ...dword(toByte)], //        mov ecx, toByte
 
     [0x66, 0xff, 0x06, 0x00, 0x7e], //        inc dword [COUNTER_AT]
     [0x80, 0x3e, 0x00, 0x7e, 0x00], //        cmp byte [COUNTER_AT], 0
@@ -73,17 +81,17 @@ export function bootSector({ fromByte, toByte, rests }: GuestProgram): Buffer {
     [0xb0, 0x2e], //                          mov al, '.'         every 256th sweep
     [0xee], //                                out dx, al
 
-    // rest, at 7c5f: sti, hlt, cli; or nothing
+    // rest, at 7c67: sti, hlt, cli; or nothing
     rests ? [0xfb, 0xf4, 0xfa] : [0x90, 0x90, 0x90],
-    [0xeb, 0xbb], //                          jmp sweep
+    [0xeb, 0xb9], //                          jmp sweep
 
-    // gdtr, at 7c64: the length less one, and the address of what follows
-    [0x0f, 0x00, 0x6a, 0x7c, 0x00, 0x00],
+    // gdtr, at 7c6c: the length less one, and the address of what follows
+    [0x0f, 0x00, 0x72, 0x7c, 0x00, 0x00],
     // The first descriptor is empty; the second is data, from 0 to 4 GiB.
     [0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00],
     [0xff, 0xff, 0x00, 0x00, 0x00, 0x92, 0xcf, 0x00],
 
-    // text, at 7c7a
+    // text, at 7c82
     [...Buffer.from('Ferry guest \0')],
   ].flat()
   const sector = Buffer.alloc(SECTOR_BYTES)
