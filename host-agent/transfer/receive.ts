@@ -10,6 +10,9 @@ import { makeMeter } from './meter.ts'
 /** The most that waits here for the hypervisor; beyond it nothing is read, and TCP holds the source back. */
 const MOST_WAITING_BYTES = 512 * 1024
 
+/** So much is handed to the hypervisor in one write, if it has come by then. */
+const BATCH_BYTES = 128 * 1024
+
 /**
  * The target's side: takes the frames apart, hands the image to the hypervisor, and checks the end frame against what
  * came. Only when this has resolved is the image complete (rule 2); whether the hypervisor has loaded it, it says itself.
@@ -69,6 +72,22 @@ export function receiveImage(
       },
     })
 
+    /** TLS gives 16 KiB at a time; what comes in one turn of the event loop goes on in one write, up to a limit. */
+    let isGathering = false
+    const gather = () => {
+      if (hypervisor.writableLength >= BATCH_BYTES) {
+        hypervisor.uncork()
+        isGathering = false
+      }
+      if (isGathering) return
+      isGathering = true
+      hypervisor.cork()
+      setImmediate(() => {
+        if (isGathering) hypervisor.uncork()
+        isGathering = false
+      })
+    }
+
     socket.on('data', (chunk: Buffer) => {
       try {
         read(chunk)
@@ -77,6 +96,7 @@ export function receiveImage(
         if (isNonsense(error)) return fail({ type: 'FrameInvalid', problem: error.message }, error)
         throw error
       }
+      gather()
       const last = pieces.length - 1
       const done = (error?: Error | null) => error ?? giveBack(chunk)
       pieces.forEach((piece, at) => hypervisor.write(piece, at === last ? done : undefined))
