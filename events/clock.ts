@@ -43,10 +43,13 @@ export async function within<T>(
   try {
     return await Promise.race([wait, overdue])
   } finally {
-    stop.abort()
+    stop.abort(NOT_OVERDUE)
     overdue.catch(() => {})
   }
 }
+
+/** The reason is given so that no exception has to be made each time that nothing was wrong. */
+const NOT_OVERDUE = new Error('what was waited for has come')
 
 export class Overdue extends Error {
   override readonly name = 'Overdue'

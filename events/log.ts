@@ -118,17 +118,20 @@ export async function contest(log: Log, event: Guarded, patience: Patience = {})
   const { after } = event.data
   let seen = after
   for (let tries = 0; tries < MOST_TRIES; tries++) {
-    const attempt = log.append(event, { ...patience, expect: seen })
-    await attempt.catch((error: unknown) => {
-      if (!(error instanceof Conflict)) throw error
-    })
-    // Whatever the answer was, what stands in the log decides.
-    for (;;) {
-      const entry = await log.next(subject, seen, patience)
-      if (entry === undefined) break
+    const appending = log.append(event, { ...patience, expect: seen })
+    // Whatever the answer is, what stands in the log decides. It is read at the same time: a paused guest may be waiting.
+    const [early] = await Promise.all([
+      log.next(subject, seen, patience),
+      appending.catch((error: unknown) => {
+        if (!(error instanceof Conflict)) throw error
+      }),
+    ])
+    let entry = early ?? (await log.next(subject, seen, patience))
+    while (entry !== undefined) {
       if (isValidAfter(entry, after))
         return { won: entry.message.event.id === event.id, winner: entry }
       seen = entry.position
+      entry = await log.next(subject, seen, patience)
     }
     // Only void messages stand there, so the server turned ours away for their sake: try again behind them.
     patience.signal?.throwIfAborted()

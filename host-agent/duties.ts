@@ -147,6 +147,7 @@ async function perform(
     )
     try {
       const worthTelling = roundsWorthTelling(clock)
+      const switchover = quietly(clock, signal)
       const sent = await driver.perform(vm, {
         policy,
         signal,
@@ -154,11 +155,8 @@ async function perform(
         gate: gate.pass,
         paused: (pausedAt) => {
           sender.hurry()
-          voice.mention({
-            ...voice.about(command, 'SourcePaused'),
-            type: 'SourcePaused',
-            data: { admission, pausedAt },
-          })
+          const fact = { ...voice.about(command, 'SourcePaused'), data: { admission, pausedAt } }
+          switchover.later(() => voice.mention({ ...fact, type: 'SourcePaused' }))
         },
         round: (progress) => {
           if (worthTelling()) voice.mention(roundPassed(command, voice, progress))
@@ -167,6 +165,7 @@ async function perform(
       })
       // Rule 2: the hypervisor has said "completed, paused"; only now may the target hear that this was all.
       const receipt = await sender.finish()
+      switchover.over()
       return {
         ...voice.about(command, 'Performed'),
         type: 'Performed',
@@ -184,6 +183,23 @@ async function perform(
     await voice.caughtUp()
   }
 }
+
+/**
+ * While a guest is paused, this host and the log have better things to do than to tell that it is. What is said then
+ * waits until the switchover is over, or takes long.
+ */
+function quietly(clock: Clock, signal: AbortSignal) {
+  const isOver = new AbortController()
+  return {
+    later: (say: () => void) => {
+      const waiting = clock.sleep(QUIET_MS, AbortSignal.any([isOver.signal, signal]))
+      void waiting.catch(() => {}).then(say)
+    },
+    over: () => isOver.abort(),
+  }
+}
+
+const QUIET_MS = 80
 
 /** "When all of it is here, take the verdict and run." */
 async function finish(

@@ -98,8 +98,9 @@ export function receiveImage(
       }
       gather()
       const last = pieces.length - 1
-      const done = (error?: Error | null) => error ?? giveBack(chunk)
-      pieces.forEach((piece, at) => hypervisor.write(piece, at === last ? done : undefined))
+      for (const [at, piece] of pieces.entries())
+        if (at < last) hypervisor.write(piece)
+        else hypervisor.write(piece, (error) => error ?? giveBack(chunk))
       pieces = []
       if (receipt === undefined) {
         if (hypervisor.writableLength >= MOST_WAITING_BYTES) socket.pause()
