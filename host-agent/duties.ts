@@ -17,6 +17,7 @@ import type { Receipt } from './transfer/frames.ts'
 import type { Pace } from './transfer/pace.ts'
 import type { Arrival, TransferPort } from './transfer/port.ts'
 import { openSender } from './transfer/send.ts'
+import type { Sender } from './transfer/send.ts'
 import type { Command, Fact, Voice } from './voice.ts'
 
 /**
@@ -140,46 +141,46 @@ async function perform(
   if (secret === undefined) return fail({ type: 'KeySealed', host })
 
   const gate = openGate(hands.log, clock, contestedOn(target, command))
+  const switchover = quietly(clock, signal)
+  const worthTelling = roundsWorthTelling(clock)
+  let sender: Sender | undefined
   try {
-    const sender = await openSender(
-      { transfer, address, key: secret, version },
-      { clock, paces: [hands.pace], signal },
-    )
-    try {
-      const worthTelling = roundsWorthTelling(clock)
-      const switchover = quietly(clock, signal)
-      const sent = await driver.perform(vm, {
-        policy,
-        signal,
-        send: sender.send,
-        gate: gate.pass,
-        paused: (pausedAt) => {
-          sender.hurry()
-          const fact = { ...voice.about(command, 'SourcePaused'), data: { admission, pausedAt } }
-          switchover.later(() => voice.mention({ ...fact, type: 'SourcePaused' }))
-        },
-        round: (progress) => {
-          if (worthTelling()) voice.mention(roundPassed(command, voice, progress))
-        },
-        progress: (progress) => sample(command, hands, progress),
-      })
-      // Rule 2: the hypervisor has said "completed, paused"; only now may the target hear that this was all.
-      const receipt = await sender.finish()
-      switchover.over()
-      return {
-        ...voice.about(command, 'Performed'),
-        type: 'Performed',
-        data: { admission, ...sent, ...receipt, endFrameAt: clock.now() },
-      }
-    } finally {
-      sender.close()
+    const sent = await driver.perform(vm, {
+      policy,
+      signal,
+      // Only now: a driver that has nothing to send must not use the transfer up.
+      send: async (image) => {
+        const ticket = { transfer, address, key: secret, version }
+        sender = await openSender(ticket, { clock, paces: [hands.pace], signal })
+        await sender.send(image)
+      },
+      gate: gate.pass,
+      paused: (pausedAt) => {
+        sender?.hurry()
+        const fact = { ...voice.about(command, 'SourcePaused'), data: { admission, pausedAt } }
+        switchover.later(() => voice.mention({ ...fact, type: 'SourcePaused' }))
+      },
+      round: (progress) => {
+        if (worthTelling()) voice.mention(roundPassed(command, voice, progress))
+      },
+      progress: (progress) => sample(command, hands, progress),
+    })
+    if (sender === undefined) throw new Error('the driver says that it sent an image, and did not')
+    // Rule 2: the hypervisor has said "completed, paused"; only now may the target hear that this was all.
+    const receipt = await sender.finish()
+    return {
+      ...voice.about(command, 'Performed'),
+      type: 'Performed',
+      data: { admission, ...sent, ...receipt, endFrameAt: clock.now() },
     }
   } catch (error) {
     signal.throwIfAborted()
     if (error instanceof CopyFailed) return fail(error.failure)
     throw error
   } finally {
+    sender?.close()
     gate.close()
+    switchover.over()
     await voice.caughtUp()
   }
 }

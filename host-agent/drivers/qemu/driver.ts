@@ -123,18 +123,17 @@ export function qemuDriver(settings: QemuSettings): Driver {
 
   async function launchChecked(file: GuestFile): Promise<HostRefusal | undefined> {
     const needs = needsOf(file.definition)
-    const refusal =
-      checkMachine(needs) ??
-      (await checkFiles(file.definition)) ??
-      (await checkRoom(needs.memoryBytes))
+    const refusal = checkMachine(needs) ?? (await checkRoom(needs.memoryBytes))
     if (refusal !== undefined) return refusal
-    try {
-      await launch(binary, folderOf(guests, file.vm), file)
-    } catch (error) {
-      if (!(error instanceof QemuNotStarted)) throw error
-      return { type: 'HypervisorFailed', message: error.said }
-    }
-    return undefined
+    // QEMU starts while the files are looked at: paused, it changes nothing, and what is wrong with a file is said better.
+    const launching = launch(binary, folderOf(guests, file.vm), file)
+    const [launched, files] = await Promise.allSettled([launching, checkFiles(file.definition)])
+    const isWrong = files.status === 'rejected' || files.value !== undefined
+    if (launched.status === 'fulfilled' && isWrong) await kill(launched.value, clock)
+    if (files.status === 'rejected') throw files.reason
+    if (files.value !== undefined || launched.status === 'fulfilled') return files.value
+    if (!(launched.reason instanceof QemuNotStarted)) throw launched.reason
+    return { type: 'HypervisorFailed', message: launched.reason.said }
   }
 
   const begun = ({ copy }: Attached): Begun => ({
