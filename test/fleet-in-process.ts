@@ -22,10 +22,35 @@ import { hostKey } from '@ferry/host-agent/keys'
 import type { MigrateRequest } from '@ferry/schemas/request'
 import { until } from './until.ts'
 
+/** Opens one for the time of some work. */
+export async function withFleet(
+  names: readonly string[],
+  options: FleetOptions,
+  work: (fleet: FleetInProcess) => Promise<void>,
+): Promise<void> {
+  const fleet = await fleetInProcess(names, options)
+  try {
+    await work(fleet)
+  } finally {
+    await fleet.close()
+  }
+}
+
+export type FleetOptions = {
+  readonly rules?: Partial<Rules>
+  readonly vm?: object
+  /** Puts something between an agent and its hypervisor. */
+  readonly drivers?: (driver: Driver, host: string) => Driver
+  readonly say?: Say
+}
+
 /** A coordinator and hosts in this process: real transfers on loopback, simulated guests, a log in memory. */
 export type FleetInProcess = {
   readonly log: MemoryLog
-  readonly coordinator: Coordinator
+  /** The one that was started last. */
+  readonly coordinator: () => Coordinator
+  /** Ends the coordinator without a word, and starts another one on the same log. */
+  readonly replaceCoordinator: () => Promise<void>
   readonly hosts: ReadonlyMap<string, HostInProcess>
   readonly start: (vm: string, host: string) => Promise<void>
   readonly migrate: (
@@ -55,12 +80,7 @@ export const quietVm = { memoryMiB: 4, pagesPerSecond: 2000 }
 
 export async function fleetInProcess(
   names: readonly string[],
-  options: {
-    rules?: Partial<Rules>
-    vm?: object
-    drivers?: (driver: Driver, host: string) => Driver
-    say?: Say
-  } = {},
+  options: FleetOptions = {},
 ): Promise<FleetInProcess> {
   const { vm = quietVm, drivers = (driver) => driver, say = silent } = options
   const folder = await mkdtemp(join(tmpdir(), 'ferry-fleet-'))
@@ -68,17 +88,24 @@ export async function fleetInProcess(
   const log = memoryLog(clock)
   const [leases, heartbeats] = [memoryRegisters(clock), memoryRegisters(clock)]
   const stopAll = new AbortController()
-  const coordinator = await coordinate({
-    name: 'c1',
-    log,
-    leases,
-    heartbeats,
-    clock,
-    rules: { ...defaultRules, ...options.rules },
-    lease: { renewMs: 50, leaseMs: 500 },
-    say,
-    signal: stopAll.signal,
-  })
+  const coordinatorNamed = async (name: string) => {
+    const stop = new AbortController()
+    const coordinator = await coordinate({
+      name,
+      log,
+      leases,
+      heartbeats,
+      clock,
+      rules: { ...defaultRules, ...options.rules },
+      lease: { renewMs: 50, leaseMs: 500 },
+      say,
+      signal: AbortSignal.any([stop.signal, stopAll.signal]),
+    })
+    return { coordinator, stop: () => stop.abort() }
+  }
+  let leader = await coordinatorNamed('c1')
+  let coordinators = 1
+  const current = () => leader.coordinator
 
   const hosts = new Map<string, HostInProcess>()
   const running: Promise<void>[] = []
@@ -109,7 +136,7 @@ export async function fleetInProcess(
       },
     })
   }
-  const migration = (id: string) => migrationOf(coordinator.fleet(), id)
+  const migration = (id: string) => migrationOf(current().fleet(), id)
   const when: FleetInProcess['when'] = async (id, isIt, what) => {
     await until(`${id} ${what}`, () => {
       const now = migration(id)
@@ -119,40 +146,43 @@ export async function fleetInProcess(
     if (found === undefined) throw new Error(`${id} is gone`)
     return found
   }
-  await until('all hosts to report', () =>
-    names.every((name) => coordinator.fleet().hosts.has(name)),
-  )
+  await until('all hosts to report', () => names.every((name) => current().fleet().hosts.has(name)))
   await until('all hosts to be alive', () =>
-    names.every((name) => coordinator.world().alive.has(name)),
+    names.every((name) => current().world().alive.has(name)),
   )
 
   return {
     log,
-    coordinator,
+    coordinator: current,
+    replaceCoordinator: async () => {
+      leader.stop()
+      await leader.coordinator.ended
+      leader = await coordinatorNamed(`c${(coordinators += 1)}`)
+    },
     hosts,
     when,
     ended: (id) => when(id, ({ phase }) => isEnded(phase), 'to end'),
     start: async (vm, host) => {
       const request = { request: `start-${vm}`, vm, host, by: 'test' }
-      await coordinator.record((fleet, world) => judgeStart(fleet, request, world), request.request)
+      await current().record((fleet, world) => judgeStart(fleet, request, world), request.request)
       await until(
         `${vm} to run`,
-        () => coordinator.fleet().guests.get(vm)?.seenOn[host]?.state === 'running',
+        () => current().fleet().guests.get(vm)?.seenOn[host]?.state === 'running',
       )
     },
     migrate: (request) =>
-      coordinator.record(
+      current().record(
         (fleet, world) => judgeMigrate(fleet, { by: 'test', ...request }, world),
         request.request,
       ),
     cancel: (id) =>
-      coordinator.record(
+      current().record(
         (fleet, world) => judgeCancel(fleet, { migration: id, by: 'test' }, world),
         id,
       ),
     close: async () => {
       stopAll.abort()
-      await Promise.all([coordinator.ended, ...running])
+      await Promise.all([current().ended, ...running])
       await rm(folder, { recursive: true })
     },
   }

@@ -76,6 +76,7 @@ export function memoryLog(clock: Clock): MemoryLog {
         deliver(entry, { clock, queue, receiver, ackWaitMs, signal: stop.signal })
       const end = () => queue.close()
       signal.addEventListener('abort', end, { once: true })
+      if (signal.aborted) end()
 
       const feeding = (async () => {
         for await (const entry of follow({ after: 0, subject, signal: stop.signal }))

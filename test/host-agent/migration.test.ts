@@ -1,29 +1,240 @@
+import { CopyFailed } from '@ferry/host-agent/driver'
+import type { Driver } from '@ferry/host-agent/driver'
+import { targetOf } from '@ferry/events/migration'
+import type { Migration } from '@ferry/events/migration'
+import type { PhaseName } from '@ferry/events/phases'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { fleetInProcess } from '../fleet-in-process.ts'
+import { quietVm, withFleet } from '../fleet-in-process.ts'
 import type { FleetInProcess } from '../fleet-in-process.ts'
+import { until } from '../until.ts'
 
+/** Coordinator, agents and transfers as they are, with simulated guests: the stories that need both sides. */
 const test = suite('a migration of a simulated guest')
 
-test('goes there, and back again', async () => {
-  const fleet = await fleetInProcess(['rack1', 'rack2'])
-  try {
+const two = ['rack1', 'rack2']
+
+/** Where the guest is, and what it does there. */
+const places = ({ hosts }: FleetInProcess) =>
+  [...hosts].flatMap(([host, { world }]) =>
+    [...world.guests.values()].map(({ state }) => `${host} ${state}`),
+  )
+
+/** Holds the hosts back in one call until it is let go. */
+function heldBack(call: 'begin' | 'prepare' | 'perform' | 'release') {
+  let letGo = () => {}
+  let isReached = false
+  const free = new Promise<void>((resolve) => {
+    letGo = resolve
+  })
+  const hold = async () => {
+    isReached = true
+    await free
+  }
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    ...(call === 'begin' ? { begin: (vm) => hold().then(() => driver.begin(vm)) } : {}),
+    ...(call === 'prepare'
+      ? { prepare: (...args) => hold().then(() => driver.prepare(...args)) }
+      : {}),
+    ...(call === 'perform'
+      ? { perform: (...args) => hold().then(() => driver.perform(...args)) }
+      : {}),
+    ...(call === 'release' ? { release: (vm) => hold().then(() => driver.release(vm)) } : {}),
+  })
+  return { drivers, letGo, reached: () => until(`${call} to be reached`, () => isReached) }
+}
+
+test('goes there, and back again', () =>
+  withFleet(two, {}, async (fleet) => {
     await fleet.start('web1', 'rack1')
     await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
-    const there = await fleet.ended('m1')
-    assert.is(there.phase, 'completed')
-    assert.is(stateOn(fleet, 'rack1'), undefined)
-    assert.is(stateOn(fleet, 'rack2'), 'running')
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    assert.equal(places(fleet), ['rack2 running'])
     await fleet.migrate({ request: 'm2', vm: 'web1' })
     assert.is((await fleet.ended('m2')).phase, 'completed')
-    assert.is(stateOn(fleet, 'rack1'), 'running')
-    assert.is(stateOn(fleet, 'rack2'), undefined)
-  } finally {
-    await fleet.close()
-  }
+    assert.equal(places(fleet), ['rack1 running'])
+  }))
+
+const cancelledWhile: [PhaseName, 'begin' | 'prepare' | 'perform'][] = [
+  ['beginning', 'begin'],
+  ['preparing', 'prepare'],
+  ['performing', 'perform'],
+]
+for (const [phase, call] of cancelledWhile)
+  test(`cancelled while ${phase}, it stays at home and leaves nothing behind`, async () => {
+    const { drivers, letGo, reached } = heldBack(call)
+    await withFleet(two, { drivers }, async (fleet) => {
+      await fleet.start('web1', 'rack1')
+      await fleet.migrate({ request: 'm1', vm: 'web1' })
+      await reached()
+      assert.ok((await fleet.cancel('m1')).accepted)
+      await fleet.when(
+        'm1',
+        ({ attempt }) => attempt.verdict?.type === 'Cancelled',
+        'to be cancelled',
+      )
+      letGo()
+      assert.is((await fleet.ended('m1')).phase, 'abandoned')
+      assert.equal(places(fleet), ['rack1 running'])
+    })
+  })
+
+test('cancelled in the queue, it never begins', () =>
+  withFleet(two, { rules: { limits: { fleet: 0, perSource: 1, perTarget: 1 } } }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1' })
+    assert.ok((await fleet.cancel('m1')).accepted)
+    const { phase, attempt } = await fleet.ended('m1')
+    assert.is(phase, 'abandoned')
+    assert.is(attempt.slot, undefined)
+    assert.equal(places(fleet), ['rack1 running'])
+  }))
+
+test('a cancel behind the verdict is refused, and says where the verdict stands', async () => {
+  const { drivers, letGo, reached } = heldBack('release')
+  await withFleet(two, { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1' })
+    await reached()
+    const answer = await fleet.cancel('m1')
+    assert.ok(!answer.accepted && answer.refusal.type === 'TooLateToCancel', JSON.stringify(answer))
+    letGo()
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+  })
 })
 
-const stateOn = ({ hosts }: FleetInProcess, host: string) =>
-  hosts.get(host)?.world.guests.get('web1')?.state
+test('asked twice with one request id, it is one migration; with another id, the second one is refused', async () => {
+  const { drivers, letGo, reached } = heldBack('begin')
+  await withFleet(two, { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    const first = await fleet.migrate({ request: 'm1', vm: 'web1' })
+    assert.equal(await fleet.migrate({ request: 'm1', vm: 'web1' }), first)
+    await reached()
+    const other = await fleet.migrate({ request: 'm2', vm: 'web1' })
+    assert.ok(!other.accepted && other.refusal.type === 'AlreadyMigrating', JSON.stringify(other))
+    letGo()
+    await fleet.ended('m1')
+    const taken = await fleet.migrate({ request: 'm1', vm: 'web2' })
+    assert.ok(!taken.accepted && taken.refusal.type === 'RequestIdTaken', JSON.stringify(taken))
+  })
+})
+
+test('a copy that fails is tried again, and arrives', async () => {
+  let failures = 0
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    perform: async (...args) => {
+      if (failures++ === 0) throw new CopyFailed({ type: 'HypervisorFailed', message: 'no luck' })
+      return driver.perform(...args)
+    },
+  })
+  await withFleet(two, { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1' })
+    const { phase, attempt } = await fleet.ended('m1')
+    assert.equal([phase, attempt.number], ['completed', 2])
+    assert.equal(places(fleet), ['rack2 running'])
+  })
+})
+
+test('a target that refuses is left for another one', async () => {
+  const drivers = (driver: Driver, host: string): Driver => ({
+    ...driver,
+    ...(host === 'rack2'
+      ? { prepare: async () => ({ type: 'DiskMissing' as const, path: '/shared/web1.img' }) }
+      : {}),
+  })
+  await withFleet([...two, 'rack3'], { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1' })
+    const migration = await fleet.ended('m1')
+    assert.equal([migration.phase, targetOf(migration)], ['completed', 'rack3'])
+    assert.equal(places(fleet), ['rack3 running'])
+  })
+})
+
+test('an agent that was restarted answers a repeated command with its first answer, and does nothing twice (I7)', async () => {
+  let begun = 0
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    begin: (vm) => {
+      begun += 1
+      return driver.begin(vm)
+    },
+  })
+  await withFleet(two, { drivers, vm: slowVm }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', policy: neverDone })
+    await fleet.when('m1', isCopying, 'to copy')
+    await fleet.hosts.get('rack1')?.stopAgent()
+    fleet.hosts.get('rack1')?.startAgent()
+    await fleet.when('m1', ({ attempt }) => attempt.number === 2, 'to be tried again')
+    await fleet.when('m1', isCopying, 'to copy again')
+    // Once for each attempt: the second agent read in the log that the first one had answered.
+    assert.is(begun, 2)
+    await fleet.cancel('m1')
+    assert.is((await fleet.ended('m1')).phase, 'abandoned')
+    assert.equal(places(fleet), ['rack1 running'])
+  })
+})
+
+test('a coordinator that is replaced while it copies is not missed', () =>
+  withFleet(two, { vm: slowVm }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1' })
+    await fleet.when('m1', isCopying, 'to copy')
+    await fleet.replaceCoordinator()
+    const { phase, attempt } = await fleet.ended('m1')
+    assert.equal([phase, attempt.number], ['completed', 1])
+    assert.equal(places(fleet), ['rack2 running'])
+  }))
+
+test('a source that cannot let go does not hold the guest, and settles its duty when it can', async () => {
+  let isStuck = true
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    release: async (vm) => {
+      if (isStuck) throw new Error('the hypervisor is stuck')
+      await driver.release(vm)
+    },
+  })
+  await withFleet(two, { drivers, rules: { settleMs: 300 } }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1' })
+    const { phase, end } = await fleet.ended('m1')
+    assert.is(phase, 'completed')
+    assert.equal(end?.openDuties, [{ host: 'rack1', command: 'Confirm' }])
+    assert.equal(places(fleet), ['rack1 sent', 'rack2 running'])
+    await fleet.hosts.get('rack1')?.stopAgent()
+    isStuck = false
+    fleet.hosts.get('rack1')?.startAgent()
+    await until('the old copy to be gone', () => places(fleet).join() === 'rack2 running')
+  })
+})
+
+test('no secret stands in the log in clear (I11)', () =>
+  withFleet(two, { vm: { ...quietVm, pagesPerSecond: Number(SECRET) } }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1' })
+    await fleet.ended('m1')
+    let isSealed = false
+    for await (const entry of fleet.log.read({ after: 0 })) {
+      const text = JSON.stringify(entry)
+      assert.not.match(text, SECRET)
+      assert.not.match(text, Buffer.from(SECRET).toString('base64').slice(0, 12))
+      isSealed ||= text.includes('sealedDefinition')
+    }
+    assert.ok(isSealed)
+  }))
+
+/** Stands in the guest's definition, which only the target may read. */
+const SECRET = '2345.678901'
+
+/** Takes a second or so to copy, and a policy under which it is never done. */
+const slowVm = { memoryMiB: 16, pagesPerSecond: 20_000 }
+const neverDone = { bandwidthBytesPerSecond: 8_000_000, downtimeMs: 1 }
+
+const isCopying = ({ attempt }: Migration) => attempt.facts.RoundPassed !== undefined
 
 test.run()
