@@ -30,6 +30,7 @@ export function memoryRegisters(clock: Clock): Registers {
       }
       const stop = () => queue.close()
       signal.addEventListener('abort', stop, { once: true })
+      if (signal.aborted) stop()
       for (const register of registers.values()) tell(register)
       watchers.add(tell)
       try {

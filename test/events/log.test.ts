@@ -5,7 +5,9 @@ import { startNatsServer } from '@ferry/coordinator/embedded/nats-server'
 import { systemClock } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
 import { memoryLog } from '@ferry/events/log/in-memory'
+import { memoryRegisters } from '@ferry/events/log/in-memory-registers'
 import { logContract } from '../contract/log.ts'
+import { registersContract } from '../contract/registers.ts'
 
 logContract('in memory', async () => {
   const log = memoryLog(systemClock)
@@ -18,22 +20,38 @@ logContract('in memory', async () => {
 })
 
 logContract('on JetStream', async () => {
-  const dataDirectory = await mkdtemp(join(tmpdir(), 'ferry-log-'))
-  const server = await startNatsServer({ dataDirectory })
-  const open = (name: string) =>
-    connect({ servers: [server.url], name }, systemClock, { create: { replicas: 1 } })
-  const [one, two] = [await open('one'), await open('two')]
+  const { one, two, close } = await twoConnections()
   return {
     log: one.log,
     other: two.log,
     inject: async (subject, body) => {
       await one.nc.request(subject, body)
     },
-    close: async () => {
-      await one.close()
-      await two.close()
-      await server.stop()
-      await rm(dataDirectory, { recursive: true })
-    },
+    close,
   }
 })
+
+registersContract('in memory', async () => {
+  const registers = memoryRegisters(systemClock)
+  return { registers, other: registers, close: async () => {} }
+})
+
+registersContract('in a NATS bucket', async () => {
+  const { one, two, close } = await twoConnections()
+  return { registers: one.leases, other: two.leases, close }
+})
+
+async function twoConnections() {
+  const dataDirectory = await mkdtemp(join(tmpdir(), 'ferry-log-'))
+  const server = await startNatsServer({ dataDirectory })
+  const open = (name: string) =>
+    connect({ servers: [server.url], name }, systemClock, { create: { replicas: 1 } })
+  const [one, two] = [await open('one'), await open('two')]
+  const close = async () => {
+    await one.close()
+    await two.close()
+    await server.stop()
+    await rm(dataDirectory, { recursive: true })
+  }
+  return { one, two, close }
+}

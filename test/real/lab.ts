@@ -46,6 +46,9 @@ export type Lab = {
   readonly link: (host: string) => Link
   /** Runs the command line as an operator would. */
   readonly ferry: (...words: string[]) => Promise<Answered>
+  readonly ferryAt: (server: string, ...words: string[]) => Promise<Answered>
+  /** Runs `ferry watch` until what it has printed is as wished. */
+  readonly watching: (words: readonly string[], isIt: (text: string) => boolean) => Promise<string>
   readonly qemus: () => Promise<QemuProcess[]>
   /** The one QEMU that runs; throws when there is none or more than one. */
   readonly onlyRunning: () => Promise<QemuProcess>
@@ -179,7 +182,9 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     },
     event: (what, isIt) => nextEvent(connection, what, isIt),
     link: (host) => named(links, host),
-    ferry: (...words) => ferry(...words, '--server', server.url),
+    ferry: (...words) => ferryAt(server.url, ...words),
+    ferryAt,
+    watching: (words, isIt) => watching(server.url, words, isIt),
     qemus,
     onlyRunning: async () => {
       const found = await qemus()
@@ -265,9 +270,10 @@ async function nextEvent(
 
 const FERRY_MS = 120_000
 
-const ferry = (...words: string[]): Promise<Answered> =>
+const ferryAt = (server: string, ...words: string[]): Promise<Answered> =>
   new Promise((resolve) => {
-    const options = { cwd: ROOT, timeout: FERRY_MS }
+    const env = { ...process.env, FERRY_SERVER: server }
+    const options = { cwd: ROOT, timeout: FERRY_MS, env }
     const child = execFile(
       process.execPath,
       ['ferry.mjs', ...words],
@@ -275,6 +281,25 @@ const ferry = (...words: string[]): Promise<Answered> =>
       (_, stdout, stderr) => resolve({ code: child.exitCode ?? -1, stdout, stderr }),
     )
   })
+
+async function watching(
+  server: string,
+  words: readonly string[],
+  isIt: (text: string) => boolean,
+): Promise<string> {
+  const child = spawn(process.execPath, ['ferry.mjs', 'watch', ...words, '--server', server], {
+    cwd: ROOT,
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  let text = ''
+  child.stdout.setEncoding('utf8').on('data', (more: string) => (text += more))
+  try {
+    await until('the log to be printed', () => isIt(text))
+    return text
+  } finally {
+    child.kill('SIGINT')
+  }
+}
 
 function labProcess(name: string, words: readonly string[], folder: string): LabProcess {
   const file = join(folder, `${name}.log`)
