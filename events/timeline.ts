@@ -108,7 +108,12 @@ export function timelineOf(
   if (last === undefined || lastEntry === undefined) return undefined
   const untilAt = last.end?.storedAt ?? lastEntry.storedAt
   const { vm, source, by, requested, phase, end } = last
-  const told = [...attempts.values()].map((recording) => tell(recording, source, untilAt, clockOf))
+  const recordings = [...attempts.values()]
+  const told = recordings.map((recording, nth) => {
+    const next = recordings[nth + 1]?.phases[0]?.from.storedAt
+    const until = { at: next ?? untilAt, isOpen: next === undefined }
+    return tell(recording, source, until, clockOf)
+  })
   return {
     migration: id,
     vm,
@@ -171,17 +176,17 @@ const wordFor = (event: Event): string =>
 function tell(
   { number, attempt, phases, rounds, said }: Recording,
   source: string,
-  untilAt: number,
+  until: { readonly at: number; readonly isOpen: boolean },
   clockOf: (host: string) => ClockReading | undefined,
 ): AttemptTimeline {
   const { slot, verdict, facts } = attempt
   const spans = phases.map(({ phase, from }, nth): Span => {
     const next = phases[nth + 1]
-    const isOpen = next === undefined && !isEnded(phase)
+    const isOpen = next === undefined && until.isOpen && !isEnded(phase)
     return {
       phase,
       from,
-      ms: Math.max(0, (next?.from.storedAt ?? untilAt) - from.storedAt),
+      ms: Math.max(0, (next?.from.storedAt ?? until.at) - from.storedAt),
       isOpen,
     }
   })
