@@ -81,15 +81,10 @@ function receive(command: Command, delivery: Delivery, desk: Desk): void {
     present.deliveries.push(delivery)
     return
   }
-  if (
-    present !== undefined &&
-    !(type === 'Cancel' || type === 'Confirm' || isLater(command, present.command))
-  ) {
-    // It has to wait for its turn; the log keeps it until then.
-    delivery.again(AGAIN_MS)
-    return
-  }
-  present?.stop.abort(new Stopped())
+  // What does not end an attempt waits for its turn: its predecessor's answer may stand in the log already, and this
+  // agent not have heard so.
+  if (present !== undefined && breaksOff(command, present.command))
+    present.stop.abort(new Stopped())
   const stop = new AbortController()
   const deliveries = [delivery]
   const work: Work = {
@@ -199,4 +194,7 @@ async function start(
 const isSame = (one: Command, other: Command): boolean =>
   one.type === other.type && one.data.admission === other.data.admission
 
-const isLater = (one: Command, other: Command): boolean => one.data.admission > other.data.admission
+const breaksOff = (command: Command, present: Command): boolean =>
+  command.type === 'Cancel' ||
+  command.type === 'Confirm' ||
+  command.data.admission > present.data.admission
