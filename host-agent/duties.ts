@@ -191,12 +191,20 @@ async function perform(
  */
 function quietly(clock: Clock, signal: AbortSignal) {
   const isOver = new AbortController()
+  let pending: (() => void) | undefined
+  const sayIt = () => {
+    pending?.()
+    pending = undefined
+  }
   return {
     later: (say: () => void) => {
-      const waiting = clock.sleep(QUIET_MS, AbortSignal.any([isOver.signal, signal]))
-      void waiting.catch(() => {}).then(say)
+      pending = say
+      clock.sleep(QUIET_MS, AbortSignal.any([isOver.signal, signal])).then(sayIt, () => {})
     },
-    over: () => isOver.abort(),
+    over: () => {
+      isOver.abort()
+      sayIt()
+    },
   }
 }
 
