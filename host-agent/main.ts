@@ -1,6 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { totalmem } from 'node:os'
 import { join } from 'node:path'
+import { setFlagsFromString } from 'node:v8'
 import { systemClock } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
 import type { Say } from '@ferry/events/say'
@@ -30,6 +31,7 @@ export async function agentOnThisHost(
     address,
     bandwidthBytesPerSecond,
   } = settings
+  stayReady()
   await mkdir(stateDirectory, { recursive: true, mode: 0o700 })
   const unlock = await lockDirectory(stateDirectory)
   try {
@@ -63,6 +65,15 @@ export async function agentOnThisHost(
   } finally {
     await unlock()
   }
+}
+
+/**
+ * Most of an agent's code runs once in a while, and then a paused guest waits for it: V8 is to compile it when it is
+ * first called, and to keep it until the next time.
+ */
+function stayReady(): void {
+  setFlagsFromString('--always-sparkplug')
+  setFlagsFromString('--no-flush-bytecode')
 }
 
 async function driverOf({
