@@ -24,6 +24,8 @@ if (program === undefined)
 requireNode(20, 15)
 installPackages()
 installTools(args.includes('--simulated') ? [natsServer] : program.needs)
+// Ctrl-C reaches the program as well, which puts away what it started; this waits for it.
+for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => {})
 const { status } = run(process.execPath, ['--import', 'tsx', join(root, program.file), ...args])
 process.exit(status ?? 1)
 

@@ -41,7 +41,10 @@ try {
     downtimes.push(`${request} ${downtime === undefined ? 'unknown' : duration(downtime.ms)}`)
   }
   say(`\nIt went there and back, and never ran twice. Downtimes: ${downtimes.join(', ')}.`)
-  if (isTerminal && !interrupted.signal.aborted) await stayUp(stage)
+  if (isTerminal) await stayUp(stage)
+} catch (error) {
+  // Ctrl-C ends the command that was under way as well; that is no failure.
+  if (!interrupted.signal.aborted) throw error
 } finally {
   await stage.close()
 }
