@@ -13,6 +13,7 @@ import { TRANSFER_VERSION } from './transfer/frames.ts'
 import { makePace } from './transfer/pace.ts'
 import { openPort } from './transfer/port.ts'
 import type { PortOptions } from './transfer/port.ts'
+import type { Wire } from './transfer/wire.ts'
 import { VERSION } from './version.ts'
 import { makeVoice } from './voice.ts'
 
@@ -25,18 +26,18 @@ export type AgentEdges = {
   readonly say: Say
   readonly driver: Driver
   readonly key: HostKey
+  readonly wire: Wire
   readonly transfers: Pick<PortOptions, 'listen' | 'address'>
+  /** So many random bytes, for the ids and keys of transfers. */
+  readonly random: (bytes: number) => Uint8Array
   /** For all images that leave this host together; absent: no limit. */
   readonly bandwidthBytesPerSecond?: number
   readonly signal: AbortSignal
 }
 
-/** A transfer that nobody has come for is worth nothing after this. */
-const TRANSFER_EXPIRES_MS = 60_000
-
 /** Runs until the signal. Guests stay as they are when it ends, and the next agent finds them. */
 export async function runAgent(edges: AgentEdges): Promise<void> {
-  const { host, log, heartbeats, clock, say, driver, key, bandwidthBytesPerSecond, signal } = edges
+  const { host, log, heartbeats, clock, say, driver, key, wire, random, signal } = edges
   const journal = makeJournal()
   for await (const entry of log.read({ after: 0, subject: filters.factsFrom(host), signal }))
     journal.note(entry)
@@ -44,29 +45,26 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
   const intruders = reportIntruders({ host, log, clock, say, signal })
   const port = await openPort({
     ...edges.transfers,
-    expiresAfterMs: TRANSFER_EXPIRES_MS,
+    wire,
     clock,
     refused: intruders,
   })
   const voice = makeVoice({ host, log, clock, say, signal })
-  const pace = makePace(clock, bandwidthBytesPerSecond)
+  const pace = makePace(clock, edges.bandwidthBytesPerSecond)
   const facts = {
     address: port.address,
     key: key.public,
     agentVersion: VERSION,
     transferVersion: TRANSFER_VERSION,
   }
+  const hands = { host, log, clock, say, driver, wire, port, key, random, voice, pace }
   const inventory = { host, log, heartbeats, clock, say, driver, facts, upTo: journal.upTo, signal }
   say.info(
     { host, address: port.address, hypervisor: driver.hypervisor.hypervisor },
     'the agent is ready',
   )
   try {
-    await Promise.all([
-      serve({ host, log, clock, say, driver, port, key, voice, pace }, journal, signal),
-      reportInventory(inventory),
-      beat(inventory),
-    ])
+    await Promise.all([serve(hands, journal, signal), reportInventory(inventory), beat(inventory)])
   } finally {
     await port.close()
     await driver.close()

@@ -1,8 +1,10 @@
-import type { EventOf } from '@ferry/schemas/event'
+import type { Event, EventOf } from '@ferry/schemas/event'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import { LogUnavailable, contest } from '@ferry/events/log'
 import type { Log } from '@ferry/events/log'
-import { facts } from '@ferry/events/subjects'
+import type { Entry } from '@ferry/events/entry'
+import type { CommandName, FactName } from '@ferry/events/phases'
+import { commands, facts } from '@ferry/events/subjects'
 import { verdictOn } from '@ferry/events/verdict'
 import type { Contested } from '@ferry/events/verdict'
 import type { Clock } from '@ferry/events/clock'
@@ -15,9 +17,12 @@ import { roundsWorthTelling } from './rounds.ts'
 import { TRANSFER_VERSION } from './transfer/frames.ts'
 import type { Receipt } from './transfer/frames.ts'
 import type { Pace } from './transfer/pace.ts'
-import type { Arrival, TransferPort } from './transfer/port.ts'
+import { openArrival } from './transfer/arrival.ts'
+import type { Arrival } from './transfer/arrival.ts'
+import type { TransferPort } from './transfer/port.ts'
 import { openSender } from './transfer/send.ts'
 import type { Sender } from './transfer/send.ts'
+import type { Wire } from './transfer/wire.ts'
 import type { Command, Fact, Voice } from './voice.ts'
 
 /**
@@ -33,8 +38,10 @@ export type Hands = {
   readonly clock: Clock
   readonly say: Say
   readonly driver: Driver
+  readonly wire: Wire
   readonly port: TransferPort
   readonly key: HostKey
+  readonly random: (bytes: number) => Uint8Array
   readonly voice: Voice
   /** Shared by all images that leave this host. */
   readonly pace: Pace
@@ -80,8 +87,13 @@ async function begin(command: EventOf<'Begin'>, { driver, key, voice }: Hands): 
   }
 }
 
+/** A transfer that nobody has come for is worth nothing after this. */
+const TRANSFER_EXPIRES_MS = 60_000
+const ID_BYTES = 16
+const KEY_BYTES = 32
+
 async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact | undefined> {
-  const { host, driver, key, port, voice } = hands
+  const { host, driver, key, port, random, clock, voice } = hands
   const { admission, sourceKey, sealedDefinition, needs, transferVersion } = command.data
   const refuse = (refusal: EventOf<'PrepareRefused'>['data']['refusal']): Fact => ({
     ...voice.about(command, 'PrepareRefused'),
@@ -100,7 +112,10 @@ async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact 
 
   // No negotiation in the stream: the lower of what both can is taken here, on record.
   const version = Math.min(transferVersion, TRANSFER_VERSION)
-  const { transfer, key: secret, expiresAt } = port.open(attemptOf(command), version)
+  const transfer = Buffer.from(random(ID_BYTES)).toString('hex')
+  const secret = random(KEY_BYTES)
+  const expiresAt = clock.now() + TRANSFER_EXPIRES_MS
+  port.expect(transfer, attemptOf(command), expiresAt)
   return {
     ...voice.about(command, 'TargetPrepared'),
     type: 'TargetPrepared',
@@ -120,7 +135,7 @@ async function perform(
   hands: Hands,
   signal: AbortSignal,
 ): Promise<Fact> {
-  const { driver, key, voice, clock, host } = hands
+  const { driver, key, voice, wire, clock, host } = hands
   const { vm } = command
   const {
     admission,
@@ -151,7 +166,7 @@ async function perform(
       // Only now: a driver that has nothing to send must not use the transfer up.
       send: async (image) => {
         const ticket = { transfer, address, key: secret, version }
-        sender = await openSender(ticket, { clock, paces: [hands.pace], signal })
+        sender = await openSender(ticket, { wire, clock, paces: [hands.pace], signal })
         await sender.send(image)
       },
       gate: gate.pass,
@@ -216,7 +231,7 @@ async function finish(
   hands: Hands,
   signal: AbortSignal,
 ): Promise<Fact | undefined> {
-  const { host, driver, port, voice, log } = hands
+  const { host, driver, voice, log } = hands
   const { vm } = command
   const { admission, transfer } = command.data
   const contested = contestedOn(host, command)
@@ -229,8 +244,8 @@ async function finish(
   const before = await verdictOn(log, contested)
   if (before?.type === 'Cancelled') return cleared(command, hands)
   if (before?.type === 'Committed') return takeOver(command, hands)
-  const arrival = port.find(transfer)
-  if (arrival === undefined) return fail({ type: 'AgentRestarted' })
+  const arrival = await awaited(command, hands)
+  if (arrival === undefined) return fail({ type: 'TransferUnknown', transfer })
 
   let whole: Loaded
   try {
@@ -239,6 +254,8 @@ async function finish(
     signal.throwIfAborted()
     if (error instanceof CopyFailed) return fail(error.failure)
     throw error
+  } finally {
+    arrival.close()
   }
   // I3, I4: the first valid message is the verdict, and it was read back before anything is started on it.
   const hasWon = await commit(committed(command, hands, whole), hands, signal)
@@ -283,6 +300,55 @@ async function commit(
     }
   }
 }
+
+/**
+ * The transfer that this host opened for the attempt. Its key stands in the log, sealed between the two hosts' keys, so
+ * that whoever carries out this command can open it: the agent that prepared, or one that knows nothing but the log.
+ */
+async function awaited(
+  command: EventOf<'Finish'>,
+  { host, log, key, port, wire, clock }: Hands,
+): Promise<Arrival | undefined> {
+  const { vm, data } = command
+  const { transfer } = data
+  const [order, answer] = await Promise.all([
+    log.last(commands(host, vm, 'Prepare')),
+    log.last(facts(host, vm, 'TargetPrepared')),
+  ])
+  const prepare = eventIn(order, 'Prepare', command)
+  const prepared = eventIn(answer, 'TargetPrepared', command)
+  if (prepare === undefined || prepared?.data.transfer !== transfer) return undefined
+  const { sealedKey, transferVersion: version, expiresAt } = prepared.data
+  const secret = key.open(sealedKey, prepare.data.sourceKey)
+  if (secret === undefined) return undefined
+
+  port.expect(transfer, attemptOf(command), expiresAt)
+  const used = () => port.used(transfer)
+  const ticket = { transfer, version, key: secret, expiresAt }
+  const arrival = openArrival(ticket, { wire, clock, used, refused: port.refused })
+  port.receive(transfer, arrival.visit)
+  return arrival
+}
+
+/** The event of that name about the same attempt, if the entry is one. */
+function eventIn<Name extends CommandName | FactName>(
+  entry: Entry | undefined,
+  name: Name,
+  { migration, attempt }: Command,
+): EventOf<Name> | undefined {
+  const event = entry?.message.is === 'event' ? entry.message.event : undefined
+  return event !== undefined &&
+    isNamed(event, name) &&
+    event.migration === migration &&
+    event.attempt === attempt
+    ? event
+    : undefined
+}
+
+const isNamed = <Name extends CommandName | FactName>(
+  event: Event,
+  name: Name,
+): event is EventOf<Name> => event.type === name
 
 type Loaded = Receipt & { readonly endFrameAt: number; readonly loadedAt: number }
 
@@ -335,12 +401,7 @@ async function confirm(
 ): Promise<Fact | undefined> {
   const { vm, migration, attempt, data } = command
   const word = await log.last(facts(data.target, vm, 'TargetRunning'))
-  const event = word?.message.is === 'event' ? word.message.event : undefined
-  if (
-    event?.type !== 'TargetRunning' ||
-    event.migration !== migration ||
-    event.attempt !== attempt
-  ) {
+  if (eventIn(word, 'TargetRunning', command) === undefined) {
     say.error(
       { migration, attempt },
       'told to release a guest that does not run on the target: refused',

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { mkdir, readFile } from 'node:fs/promises'
 import { totalmem } from 'node:os'
 import { join } from 'node:path'
@@ -13,6 +14,7 @@ import { simulatedDriver } from './drivers/simulated/driver.ts'
 import { hostKey } from './keys.ts'
 import { lockDirectory } from './lock.ts'
 import type { HostFile } from './settings.ts'
+import { tlsWire } from './transfer/tls-wire.ts'
 
 const LOG_PATIENCE_MS = 60_000
 
@@ -55,6 +57,8 @@ export async function agentOnThisHost(
         say,
         driver,
         key,
+        wire: tlsWire,
+        random: randomBytes,
         transfers: { listen, ...(address === undefined ? {} : { address }) },
         ...(bandwidthBytesPerSecond === undefined ? {} : { bandwidthBytesPerSecond }),
         signal,

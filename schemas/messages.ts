@@ -396,7 +396,7 @@ export const messages = {
         Type.Literal('UsedTransfer'),
         Type.Literal('ExpiredTransfer'),
         Type.Literal('WrongKey'),
-        Type.Literal('NotTls'),
+        Type.Literal('NotFerry'),
         Type.Literal('Silent'),
       ]),
       transfer: Type.Optional(Id),

@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -19,6 +20,7 @@ import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
 import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
 import type { Driver } from '@ferry/host-agent/driver'
 import { hostKey } from '@ferry/host-agent/keys'
+import { tlsWire } from '@ferry/host-agent/transfer/tls-wire'
 import type { MigrateRequest } from '@ferry/schemas/request'
 import { until } from './until.ts'
 
@@ -116,14 +118,15 @@ export async function fleetInProcess(
       definitionOf: async () => vm,
     }
     const key = await hostKey(join(folder, `${host}.key`))
+    const transfers = { listen: { host: '127.0.0.1', port: 0 } }
+    const [wire, random] = [tlsWire, randomBytes]
+    const edges = { host, log, heartbeats, clock, say, key, wire, random, transfers }
     let stop = new AbortController()
     let agent: Promise<void> = Promise.resolve()
     const startAgent = () => {
       stop = new AbortController()
       const signal = AbortSignal.any([stop.signal, stopAll.signal])
-      const driver = drivers(simulatedDriver(world, clock), host)
-      const transfers = { listen: { host: '127.0.0.1', port: 0 } }
-      agent = runAgent({ host, log, heartbeats, clock, say, driver, key, transfers, signal })
+      agent = runAgent({ ...edges, driver: drivers(simulatedDriver(world, clock), host), signal })
       running.push(agent)
     }
     startAgent()
