@@ -4,7 +4,7 @@ import type { Event } from '@ferry/schemas/event'
 import { messages } from '@ferry/schemas/messages'
 
 /** What the log says about one migration, as it comes. */
-export type Record = {
+export type Telling = {
   readonly said: readonly Said[]
   /** Resolves with the first event of that name, also when it stands there already. */
   readonly first: (type: Event['type']) => Promise<Said>
@@ -19,7 +19,7 @@ export async function recordOf(
   { log }: Connection,
   migration: string,
   listener: (said: Said) => void,
-): Promise<Record> {
+): Promise<Telling> {
   const stop = new AbortController()
   const said: Said[] = []
   const waiting = new Set<(said: Said) => void>()
