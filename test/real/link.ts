@@ -23,6 +23,7 @@ type Flow = {
   readonly way: Way
   readonly from: Socket
   readonly to: Socket
+  passes: boolean
   hasEnded: boolean
 }
 
@@ -36,19 +37,22 @@ export async function openLink(port: number): Promise<Link> {
 
   const settle = (flow: Flow) => {
     const { way, from, to } = flow
-    if (isSilent(way)) {
-      from.unpipe(to)
-      from.pause()
-    } else if (flow.hasEnded) {
+    const mayPass = !isSilent(way)
+    if (mayPass && flow.hasEnded) {
       flows.delete(flow)
       to.destroy()
-    } else from.pipe(to)
+    }
+    if (flow.hasEnded || flow.passes === mayPass) return
+    flow.passes = mayPass
+    if (mayPass) from.pipe(to)
+    else from.unpipe(to).pause()
   }
 
   const open = (flow: Flow) => {
     const { from } = flow
     flows.add(flow)
     from.setNoDelay(true)
+    from.pause()
     from.on('data', (chunk: Buffer) => (passed += chunk.length))
     from.on('error', () => {})
     from.on('close', () => {
@@ -60,8 +64,8 @@ export async function openLink(port: number): Promise<Link> {
 
   const server = createServer({ allowHalfOpen: true }, (visitor) => {
     const onward = connect({ host, port, allowHalfOpen: true })
-    open({ way: 'in', from: visitor, to: onward, hasEnded: false })
-    open({ way: 'out', from: onward, to: visitor, hasEnded: false })
+    open({ way: 'in', from: visitor, to: onward, passes: false, hasEnded: false })
+    open({ way: 'out', from: onward, to: visitor, passes: false, hasEnded: false })
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)

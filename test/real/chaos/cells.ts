@@ -183,8 +183,7 @@ export function blowOf({ victim, phase, way }: Cell): Blow {
 export const backAfterOf = ({ victim }: Cell): Event['type'] | undefined =>
   victims[victim].backAfter
 
-export const nameOf = ({ victim, phase, way }: Cell): string =>
-  `${phase}: ${victim} ${way}`
+export const nameOf = ({ victim, phase, way }: Cell): string => `${phase}: ${victim} ${way}`
 
 /** A guest ends with its QEMU when that was the only copy that could run: no other may take its place. */
 export const mayEndGuest = ({ victim, phase, way }: Cell): boolean =>

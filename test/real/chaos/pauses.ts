@@ -67,8 +67,7 @@ export function watchPauses(): Pauses {
         stints
           .slice(nth + 1)
           .filter(
-            (other) =>
-              other.copy !== one.copy && one.from < other.until && other.from < one.until,
+            (other) => other.copy !== one.copy && one.from < other.until && other.from < one.until,
           )
           .map((other) => `${one.copy} and ${other.copy} ran at the same time`),
       ),

@@ -25,7 +25,10 @@ export async function recordOf(
   const waiting = new Set<(said: Said) => void>()
   const after = await log.head()
   const reading = (async () => {
-    for await (const { message, position, storedAt } of log.follow({ after, signal: stop.signal })) {
+    for await (const { message, position, storedAt } of log.follow({
+      after,
+      signal: stop.signal,
+    })) {
       if (message.is !== 'event') continue
       const { event } = message
       if (!('migration' in event) || event.migration !== migration) continue

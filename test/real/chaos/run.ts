@@ -95,8 +95,10 @@ async function look(stage: Stage, cell: Cell, hurtAt: number): Promise<Result> {
   const expected = isEnded ? '' : `${home} running`
   if (end?.guestLost !== (isEnded && phase === 'abandoned'))
     broken.push(`the log says that the guest is ${end?.guestLost ? '' : 'not '}lost`)
-  await agree(`the world to be: ${expected || 'no guest'}`, broken, async () =>
-    (await copiesOf(stage)).join() === expected,
+  await agree(
+    `the world to be: ${expected || 'no guest'}`,
+    broken,
+    async () => (await copiesOf(stage)).join() === expected,
   )
   await agree(`the fleet to know: ${expected || 'no guest'}`, broken, async () => {
     const guest = (await lab.fleet()).guests.find((each) => each.vm === vm)
@@ -141,7 +143,9 @@ const LAST_WORDS_MS = 100
 /** I7: an event stands in the log once, and a host is not asked the same again before its patience is over. */
 function doubled(said: readonly Said[]): string[] {
   const ids = said.map(({ event }) => event.id)
-  return ids.filter((id, nth) => ids.indexOf(id) !== nth).map((id) => `${id} stands in the log twice`)
+  return ids
+    .filter((id, nth) => ids.indexOf(id) !== nth)
+    .map((id) => `${id} stands in the log twice`)
 }
 
 /** What runs of this guest, or is there at all, by QEMU's own word. */

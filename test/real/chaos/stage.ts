@@ -4,6 +4,7 @@ import { smallGuest } from '../../guest/boot-sector.ts'
 import { until } from '../../until.ts'
 import type { Lab } from '../lab.ts'
 import type { Link, Way } from '../link.ts'
+import { readSweeps } from '../outside.ts'
 import { watchPauses } from './pauses.ts'
 import type { Pauses } from './pauses.ts'
 import { recordOf } from './record.ts'
@@ -43,13 +44,13 @@ export async function setStage(lab: Lab, name: string): Promise<Stage> {
   const leader = await lab.leader()
   await lab.defineGuest(vm, { program, memoryMiB: 64 })
   await lab.start(vm, source)
+  const folderOn = (host: string) => join(lab.folder, host, 'guests', vm)
   let sweepsBefore = 0
   await until('the guest to work', async () => {
-    sweepsBefore = (await lab.memory(vm, program)).sweeps
+    sweepsBefore = await readSweeps(folderOn(source))
     return sweepsBefore > 0
   })
 
-  const folderOn = (host: string) => join(lab.folder, host, 'guests', vm)
   const pauses = watchPauses()
   if (!(await pauses.watch(source, folderOn(source))))
     throw new Error('the guest has no monitor for operators')
