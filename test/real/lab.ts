@@ -145,8 +145,17 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     await writeFile(config, JSON.stringify(settings, null, 2))
     agents.set(host, run(`agent-${host}`, ['agent', '--config', config]))
   }
+  const endAll = async () => {
+    await Promise.all(processes.map((each) => each.end()))
+    await server.stop()
+    await Promise.all([...links.values(), ...logLinks.values()].map((link) => link.close()))
+  }
   const connection = await connect({ servers: [server.url], name: 'lab' }, systemClock, {
-    patienceMs: 30_000,
+    patienceMs: 60_000,
+  }).catch(async (error: unknown) => {
+    await endAll()
+    await rm(folder, { recursive: true, force: true })
+    throw error
   })
 
   const request = async <T>(verb: string, body: object) =>
@@ -234,9 +243,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     },
     close: async () => {
       await connection.close()
-      await Promise.all(processes.map((each) => each.end()))
-      await server.stop()
-      await Promise.all([...links.values(), ...logLinks.values()].map((link) => link.close()))
+      await endAll()
       for (const { pid } of await qemus()) process.kill(pid, 'SIGKILL')
       await until('all guests to be gone', async () => (await qemus()).length === 0)
       await rm(folder, { recursive: true, force: true })
