@@ -11,7 +11,7 @@ import { join } from 'node:path'
 export type NatsServer = {
   readonly url: string
   readonly pid: number
-  /** Ends it as an operator would; SIGKILL for a crash. */
+  /** Ends it as an operator would, also when it is stopped; SIGKILL for a crash. */
   readonly stop: (signal?: NodeJS.Signals) => Promise<void>
   /** Resolves with the exit code, or the signal that ended it. */
   readonly ended: Promise<number | string>
@@ -53,6 +53,7 @@ export async function startNatsServer(options: NatsServerOptions): Promise<NatsS
     pid,
     stop: async (signal = 'SIGTERM') => {
       child.kill(signal)
+      child.kill('SIGCONT')
       await ended
     },
     ended,

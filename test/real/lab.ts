@@ -26,11 +26,16 @@ export type Lab = {
   readonly folder: string
   readonly server: () => string
   readonly connection: Connection
+  /** The first one; the others have names as well. */
   readonly coordinator: LabProcess
+  readonly coordinators: ReadonlyMap<string, LabProcess>
+  /** Which of them leads, by the log. */
+  readonly leader: () => Promise<string>
   readonly agent: (host: string) => LabProcess
   /** nats-server, which keeps its port and its data. */
   readonly stopLog: (signal?: NodeJS.Signals) => Promise<void>
   readonly startLog: () => Promise<void>
+  readonly signalLog: (signal: NodeJS.Signals) => void
   readonly defineGuest: (vm: string, guest: LabGuest) => Promise<void>
   readonly start: (vm: string, host: string) => Promise<void>
   readonly migrate: (
@@ -44,6 +49,8 @@ export type Lab = {
   readonly event: (what: string, isIt: (event: Event) => boolean) => Promise<Event>
   /** The network that images take to a host. */
   readonly link: (host: string) => Link
+  /** The network between a host or a coordinator and nats-server. */
+  readonly logLink: (name: string) => Link
   /** Runs the command line as an operator would. */
   readonly ferry: (...words: string[]) => Promise<Answered>
   readonly ferryAt: (server: string, ...words: string[]) => Promise<Answered>
@@ -67,7 +74,8 @@ export type LabGuest =
 export type LabProcess = {
   readonly pid: () => number
   readonly start: () => void
-  /** Ends it, and waits until it is gone. */
+  readonly signal: (signal: NodeJS.Signals) => void
+  /** Ends it, also when it is stopped, and waits until it is gone. */
   readonly end: (signal?: NodeJS.Signals) => Promise<void>
   readonly log: () => Promise<string>
 }
@@ -76,7 +84,9 @@ export type LabOptions = {
   readonly hosts: readonly string[]
   readonly driver: 'qemu' | 'simulated'
   readonly logLevel?: string
-  /** Images go through a link of the lab's, which can be cut. */
+  /** How many coordinators, named c1, c2, ...; absent: one. */
+  readonly coordinators?: number
+  /** Images, and what is said to nats-server, go through links of the lab's, which can be cut. */
   readonly isCuttable?: boolean
   /** Where the log listens; absent or 0: any free port. */
   readonly port?: number
@@ -86,7 +96,7 @@ const ROOT = join(import.meta.dirname, '..', '..')
 const ANSWER_MS = 15_000
 
 export async function openLab(options: LabOptions): Promise<Lab> {
-  const { hosts, driver, logLevel = 'info', isCuttable = false } = options
+  const { hosts, driver, logLevel = 'info', coordinators: count = 1, isCuttable = false } = options
   const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
   const definitions = join(folder, 'vms')
   await mkdir(definitions)
@@ -100,9 +110,23 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     return process
   }
 
-  const coordinator = run('coordinator', ['coordinator', '--server', server.url, '--name', 'c1'])
-  const agents = new Map<string, LabProcess>()
   const links = new Map<string, Link>()
+  const logLinks = new Map<string, Link>()
+  /** Where somebody of that name finds nats-server. */
+  const logFor = async (name: string): Promise<string> => {
+    if (!isCuttable) return server.url
+    const link = await openLink(port)
+    logLinks.set(name, link)
+    return `nats://${link.address.host}:${link.address.port}`
+  }
+
+  const coordinators = new Map<string, LabProcess>()
+  for (let number = 1; number <= count; number++) {
+    const name = `c${number}`
+    const words = ['coordinator', '--server', await logFor(name), '--name', name]
+    coordinators.set(name, run(`coordinator-${name}`, words))
+  }
+  const agents = new Map<string, LabProcess>()
   for (const host of hosts) {
     const config = join(folder, `${host}.json`)
     const transferPort = await freePort()
@@ -110,7 +134,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     if (link !== undefined) links.set(host, link)
     const settings = {
       host,
-      servers: [server.url],
+      servers: [await logFor(host)],
       stateDirectory: join(folder, host),
       definitions,
       driver,
@@ -121,8 +145,17 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     await writeFile(config, JSON.stringify(settings, null, 2))
     agents.set(host, run(`agent-${host}`, ['agent', '--config', config]))
   }
+  const endAll = async () => {
+    await Promise.all(processes.map((each) => each.end()))
+    await server.stop()
+    await Promise.all([...links.values(), ...logLinks.values()].map((link) => link.close()))
+  }
   const connection = await connect({ servers: [server.url], name: 'lab' }, systemClock, {
-    patienceMs: 30_000,
+    patienceMs: 60_000,
+  }).catch(async (error: unknown) => {
+    await endAll()
+    await rm(folder, { recursive: true, force: true })
+    throw error
   })
 
   const request = async <T>(verb: string, body: object) =>
@@ -140,12 +173,19 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     folder,
     server: () => server.url,
     connection,
-    coordinator,
+    coordinator: named(coordinators, 'c1'),
+    coordinators,
+    leader: async () => {
+      const { leader } = await fleet()
+      if (leader === undefined) throw new Error('nobody leads')
+      return leader
+    },
     agent: (host) => named(agents, host),
     stopLog: (signal) => server.stop(signal),
     startLog: async () => {
       server = await startNatsServer({ dataDirectory, port })
     },
+    signalLog: (signal) => void process.kill(server.pid, signal),
     defineGuest: async (vm, guest) => {
       const path = join(definitions, `${encodeURIComponent(vm)}.json`)
       if ('simulated' in guest) return writeFile(path, JSON.stringify(guest.simulated))
@@ -182,6 +222,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     },
     event: (what, isIt) => nextEvent(connection, what, isIt),
     link: (host) => named(links, host),
+    logLink: (name) => named(logLinks, name),
     ferry: (...words) => ferryAt(server.url, ...words),
     ferryAt,
     watching: (words, isIt) => watching(server.url, words, isIt),
@@ -202,9 +243,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     },
     close: async () => {
       await connection.close()
-      await Promise.all(processes.map((each) => each.end()))
-      await server.stop()
-      await Promise.all([...links.values()].map((link) => link.close()))
+      await endAll()
       for (const { pid } of await qemus()) process.kill(pid, 'SIGKILL')
       await until('all guests to be gone', async () => (await qemus()).length === 0)
       await rm(folder, { recursive: true, force: true })
@@ -232,7 +271,7 @@ export async function withLab(
   try {
     await work(lab)
   } catch (error) {
-    const processes = [lab.coordinator, ...options.hosts.map(lab.agent)]
+    const processes = [...lab.coordinators.values(), ...options.hosts.map(lab.agent)]
     for (const { log } of processes) console.log(await log())
     throw error
   } finally {
@@ -240,9 +279,9 @@ export async function withLab(
   }
 }
 
-function named<T>(things: ReadonlyMap<string, T>, host: string): T {
-  const thing = things.get(host)
-  if (thing === undefined) throw new Error(`the lab has no host ${host}`)
+function named<T>(things: ReadonlyMap<string, T>, name: string): T {
+  const thing = things.get(name)
+  if (thing === undefined) throw new Error(`the lab has no ${name}`)
   return thing
 }
 
@@ -323,8 +362,10 @@ function labProcess(name: string, words: readonly string[], folder: string): Lab
   return {
     pid: () => child?.pid ?? 0,
     start,
+    signal: (signal) => void child?.kill(signal),
     end: async (signal = 'SIGTERM') => {
       child?.kill(signal)
+      child?.kill('SIGCONT')
       await gone
     },
     log: () => readFile(file, 'utf8').catch(() => ''),

@@ -81,6 +81,12 @@ export async function readMemory(
   })
 }
 
+/** How many sweeps the guest has made: one place in its memory, for which it need not be stopped. */
+export async function readSweeps(folder: string): Promise<number> {
+  const counter = await withMonitor(folder, (qmp) => save(qmp, folder, COUNTER_AT, 4))
+  return counter.readUInt32LE(0)
+}
+
 async function save(qmp: Qmp, folder: string, val: number, size: number): Promise<Buffer> {
   const filename = join(folder, `dump-${process.pid}`)
   await qmp.execute('pmemsave', { val, size, filename })
