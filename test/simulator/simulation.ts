@@ -54,7 +54,7 @@ export type Outcome = {
 const CALM_MS = 30 * 60_000
 const MEMORY_MIB = 1
 /** So often a guest is asked to move, in milliseconds. */
-const ASK_EVERY_MS = 700
+const ASK_EVERY_MS = 350
 
 export async function simulate(plan: Plan): Promise<Outcome> {
   const chances = makeChances(plan.seed)

@@ -1,10 +1,11 @@
+import type { SimulatedGuest } from '@ferry/host-agent/drivers/simulated/guest'
 import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
 import { firstVerdict, lastPerformOn } from './last-perform.ts'
 
 /** I4: once its image is complete, a source resumes only on Cancelled or a recorded fence; a target that has not got all of it never starts. */
 export const i4: MakeChecker = ({ machines, server, fleet }) => {
-  const sent = new Set<string>()
+  const sent = new WeakSet<SimulatedGuest>()
   const mayResume = (host: string, vm: string): boolean => {
     const perform = lastPerformOn(server, host, vm)
     if (perform === undefined) return false
@@ -22,10 +23,10 @@ export const i4: MakeChecker = ({ machines, server, fleet }) => {
     },
     afterStep: () => {
       for (const { host, world } of machines.values())
-        for (const { vm, state } of world.guests.values()) {
-          const copy = `${host}/${vm}`
-          if (state === 'sent') sent.add(copy)
-          else if (sent.delete(copy) && state === 'running' && !mayResume(host, vm))
+        for (const guest of world.guests.values()) {
+          const { vm, state } = guest
+          if (state === 'sent') sent.add(guest)
+          else if (sent.delete(guest) && state === 'running' && !mayResume(host, vm))
             throw new Violation('I4', `${vm} runs on ${host} again, though all of it was sent`)
         }
     },
