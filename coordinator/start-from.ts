@@ -46,10 +46,13 @@ export async function openSnapshot(
 ): Promise<{ seal: Seal; fleet: Fleet } | { fault: SnapshotFault }> {
   const opened = await fleetFrom(await snapshots.read(name), snapshots.fold)
   if ('fault' in opened) return opened
-  const { subject, position, event } = opened.seal
+  const { subject, position, event, storedAt } = opened.seal
   const standing = await log.next(subject, position - 1, signal === undefined ? {} : { signal })
   const isSame =
-    standing?.position === position && isEvent(standing) && standing.message.event.id === event
+    standing?.position === position &&
+    standing.storedAt === storedAt &&
+    isEvent(standing) &&
+    standing.message.event.id === event
   return isSame ? opened : { fault: { type: 'OtherLog', position, event } }
 }
 

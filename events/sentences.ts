@@ -153,7 +153,7 @@ export function snapshotFaultSentence(fault: SnapshotFault): string {
     case 'Altered':
       return `It is not as it was written: its hash is ${fault.found}, not ${fault.expected}.`
     case 'OtherLog':
-      return `${fault.event} does not stand at position ${fault.position} of this log: the log was made anew, or has lost its tail.`
+      return `${fault.event} does not stand at position ${fault.position} of this log as it did: the log was made anew, or has lost its tail.`
   }
 }
 

@@ -23,6 +23,8 @@ const Seal = Type.Object({
   position: Position,
   subject: Type.String(),
   event: Type.String(),
+  /** A copy of the log that was made by sending its events again has other times, and so another state. */
+  storedAt: Type.Number(),
   /** Of the state's text. */
   sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
 })
@@ -72,6 +74,7 @@ export async function snapshotOf(
     position: now.position,
     subject: last.subject,
     event: last.message.event.id,
+    storedAt: last.storedAt,
     sha256: await sha256(state),
   }
   return joined([utf8.encode(`${JSON.stringify(seal)}\n`), state])

@@ -1,6 +1,7 @@
 import type { Entry } from '@ferry/events/entry'
 import { readEntry } from '@ferry/events/entry'
 import { emptyFleet, follow } from '@ferry/events/fleet'
+import type { Log } from '@ferry/events/log'
 import { subjectOf } from '@ferry/events/subjects'
 import { encode } from '@ferry/schemas/cloud-event'
 import type { Event } from '@ferry/schemas/event'
@@ -53,3 +54,17 @@ function* migrations(guests: number): Generator<Event, void, undefined> {
       yield examples.completed(about)
     }
 }
+
+/** Appends them in their order, many at a time. */
+export async function appendAll(log: Log, events: Iterable<Event>): Promise<void> {
+  let waiting: Promise<unknown>[] = []
+  for (const event of events) {
+    waiting.push(log.append(event))
+    if (waiting.length < AT_ONCE) continue
+    await Promise.all(waiting)
+    waiting = []
+  }
+  await Promise.all(waiting)
+}
+
+const AT_ONCE = 500
