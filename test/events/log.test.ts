@@ -46,7 +46,12 @@ registersContract('in a NATS bucket', async () => {
 snapshotsContract('in memory', async () => {
   const registers = memoryRegisters(systemClock)
   const snapshots = registerSnapshots(registers, 'this fold')
-  return { snapshots, other: snapshots, spoil: registers.put, close: async () => {} }
+  return {
+    snapshots,
+    other: snapshots,
+    spoil: (key, value) => registers.put(key, value),
+    close: async () => {},
+  }
 })
 
 snapshotsContract('in a NATS bucket', async () => {
