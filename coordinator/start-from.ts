@@ -78,4 +78,4 @@ async function newestValid({ snapshots, log, clock, say, signal }: Start) {
 }
 
 /** For one snapshot. Longer, and reading the log is quicker. */
-const READ_MS = 10_000
+const READ_MS = 30_000

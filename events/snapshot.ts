@@ -4,7 +4,7 @@ import { Invalid, parse } from '@ferry/schemas/parse'
 import { Position } from '@ferry/schemas/words'
 import type { Clock } from './clock.ts'
 import type { EventEntry } from './entry.ts'
-import { fingerprintParts } from './fleet.ts'
+import { fingerprint, fingerprintParts } from './fleet.ts'
 import type { Fleet, Host } from './fleet.ts'
 import type { Guest } from './guest.ts'
 import type { Migration } from './migration.ts'
@@ -103,8 +103,7 @@ export async function fleetFrom(
 }
 
 /** What two folds of the same log must have in common (I8). */
-export const hashOf = (fleet: Fleet): Promise<string> =>
-  sha256(utf8.encode([...fingerprintParts(fleet)].join('')))
+export const hashOf = (fleet: Fleet): Promise<string> => sha256(utf8.encode(fingerprint(fleet)))
 
 /** Made in one go without being felt: a millisecond or two. In characters. */
 const PIECE = 128 * 1024

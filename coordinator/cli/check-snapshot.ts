@@ -14,10 +14,10 @@ export async function snapshotCheck(
 ): Promise<Check> {
   const what = 'newest snapshot'
   const kept = await snapshots()
-  const [newest] = await kept.list()
-  if (newest === undefined) return good(what, 'none yet: a coordinator reads the whole log')
   let opened: Awaited<ReturnType<typeof openSnapshot>>
   try {
+    const [newest] = await kept.list()
+    if (newest === undefined) return good(what, 'none yet: a coordinator reads the whole log')
     opened = await openSnapshot(newest, kept, log)
   } catch (error) {
     return doubtful(what, `it cannot be read: ${String(error)}`, NEXT)
@@ -33,7 +33,7 @@ export async function snapshotCheck(
     : bad(
         what,
         `${found}, but a full replay gives ${replayed}`,
-        'Delete the bucket (nats kv del ferry_snapshots) and restart the coordinators; then report this, with the log.',
+        'Delete them (nats kv del ferry_snapshots) and restart the coordinators; then report this, with the log.',
       )
 }
 

@@ -68,4 +68,4 @@ const PART = 512 * 1024
 /** More than any fleet's state, and less than would fell the process that reads what somebody else put there. */
 const MOST_BYTES = 512 * 1024 * 1024
 
-const Head = Type.Object({ parts: Type.Integer({ minimum: 1, maximum: 10_000 }) })
+const Head = Type.Object({ parts: Type.Integer({ minimum: 1, maximum: 1000 }) })

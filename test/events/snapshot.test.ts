@@ -5,7 +5,7 @@ import { emptyFleet, fingerprint, follow, replay } from '@ferry/events/fleet'
 import type { Fleet } from '@ferry/events/fleet'
 import { snapshotFaultSentence } from '@ferry/events/sentences'
 import { fleetFrom, hashOf, snapshotOf } from '@ferry/events/snapshot'
-import type { Bytes } from '@ferry/events/snapshot'
+import type { Bytes, Seal } from '@ferry/events/snapshot'
 import type { Event } from '@ferry/schemas/event'
 import * as fc from 'fast-check'
 import { suite } from 'uvu'
@@ -115,19 +115,23 @@ test('of another fold is not trusted', async () => {
 test('with any one bit turned is refused, or says of another event that it was the last', async () => {
   const { entries } = tell(...whole())
   const snapshot = await kept(entries, 12)
+  // The first line is the part that the hash does not vouch for.
+  const anywhere = fc.oneof(fc.nat(snapshot.indexOf(10)), fc.nat(snapshot.length - 1))
   const original = await fleetFrom(snapshot, FOLD)
   const seal = 'seal' in original ? original.seal : undefined
   await fc.assert(
-    fc.asyncProperty(fc.nat(snapshot.length - 1), fc.nat(7), async (at, bit) => {
+    fc.asyncProperty(anywhere, fc.nat(7), async (at, bit) => {
       const flipped = snapshot.slice()
       flipped[at] = (flipped[at] ?? 0) ^ (1 << bit)
       const found = await fleetFrom(flipped, FOLD)
-      if ('seal' in found)
-        assert.ok(found.seal.subject !== seal?.subject || found.seal.event !== seal.event)
+      if ('seal' in found) assert.is.not(lastEvent(found.seal), seal && lastEvent(seal))
     }),
     { numRuns: 500 },
   )
 })
+
+/** What a start compares with the log. */
+const lastEvent = ({ subject, event, storedAt }: Seal) => `${subject} ${event} ${storedAt}`
 
 test('that was cut short anywhere is refused with a sentence', async () => {
   const { entries } = tell(...whole())
