@@ -9,13 +9,16 @@ import { contest } from '@ferry/events/log'
 import type { Guarded, Log } from '@ferry/events/log'
 import { Queue } from '@ferry/events/queue'
 import type { Registers } from '@ferry/events/registers'
+import type { Snapshots } from '@ferry/events/snapshots'
 import { nextStep } from './decide/next-step.ts'
 import type { Judgement } from './decide/request.ts'
 import type { Rules, World } from './decide/world.ts'
 import { listenToHeartbeats } from './heartbeats.ts'
+import { keepSnapshots } from './keep-snapshots.ts'
 import { holdLease } from './lease.ts'
 import type { Lease } from './lease.ts'
 import { refused } from './refused.ts'
+import { startFrom } from './start-from.ts'
 import type { Say } from '@ferry/events/say'
 
 /**
@@ -50,6 +53,8 @@ export type CoordinatorEdges = {
   readonly log: Log
   readonly leases: Registers
   readonly heartbeats: Registers
+  readonly snapshots: Snapshots
+  readonly snapshotEvery: number
   readonly clock: Clock
   readonly rules: Rules
   readonly lease: Lease
@@ -81,8 +86,9 @@ const MOST_TRIES = 5
 export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> {
   const { name, log, leases, heartbeats, clock, rules, lease, say, signal } = edges
   const me: Writer = { coordinator: name }
-  const fleet = await fleets.replay(checked(log.read({ after: 0, signal })))
-  say.info({ position: fleet.position, guests: fleet.guests.size }, 'the log is folded')
+  const read = (after: number) => checked(log.read({ after, signal }))
+  const { fleet, from } = await startFrom({ ...edges, read })
+  const snapshots = keepSnapshots({ ...edges, every: edges.snapshotEvery, from })
 
   const turns = new Queue<Turn>()
   const reached: { position: number; resolve: () => void }[] = []
@@ -200,8 +206,10 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   }
 
   const take = (turn: Turn) => {
-    if ('entry' in turn) fold(turn.entry)
-    else if ('written' in turn) {
+    if ('entry' in turn) {
+      fold(turn.entry)
+      snapshots.folded(fleet, turn.entry, leading?.isReady === true)
+    } else if ('written' in turn) {
       if (turn.position <= fleet.position) finish(turn.written)
       else writing.set(turn.written, turn.position)
     } else if ('failed' in turn) {
@@ -263,7 +271,7 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
       await run()
     } finally {
       timer?.stop.abort()
-      if (signal.aborted) await edgesEnded
+      if (signal.aborted) await Promise.all([edgesEnded, snapshots.stop(fleet)])
     }
   }
   const ended = whole()

@@ -7,6 +7,7 @@ import { verbsOf } from './api.ts'
 import { coordinate } from './coordinate.ts'
 import { defaultRules } from './decide/world.ts'
 import type { Rules } from './decide/world.ts'
+import { defaultSnapshotEvery } from './keep-snapshots.ts'
 import { defaultLease } from './lease.ts'
 import { VERSION } from './version.ts'
 
@@ -43,6 +44,8 @@ export async function coordinatorHere(
       log,
       leases,
       heartbeats,
+      snapshots: await connection.snapshots(),
+      snapshotEvery: defaultSnapshotEvery,
       clock: systemClock,
       rules,
       lease: defaultLease,

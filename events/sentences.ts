@@ -1,4 +1,5 @@
 import type { Cause, Failure, HostRefusal, RequestRefusal, Unfit } from '@ferry/schemas/refusal'
+import type { SnapshotFault } from './snapshot.ts'
 
 /** Every refusal, failure and cause as a sentence for a person: the only place that puts them into words. */
 
@@ -140,6 +141,19 @@ export function causeSentence(cause: Cause): string {
       return `${cause.host}: ${failureSentence(cause.failure)}`
     case 'Fenced':
       return `${cause.host} was fenced by ${cause.by}`
+  }
+}
+
+export function snapshotFaultSentence(fault: SnapshotFault): string {
+  switch (fault.type) {
+    case 'Unreadable':
+      return `It is no snapshot: ${fault.problem}.`
+    case 'OtherFold':
+      return `Another version of Ferry made it (${fault.fold}), which may have judged the same events otherwise.`
+    case 'Altered':
+      return `It is not as it was written: its hash is ${fault.found}, not ${fault.expected}.`
+    case 'OtherLog':
+      return `${fault.event} does not stand at position ${fault.position} of this log as it did: the log was made anew, or has lost its tail.`
   }
 }
 

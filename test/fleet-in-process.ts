@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { coordinate } from '@ferry/coordinator/coordinate'
 import type { Coordinator } from '@ferry/coordinator/coordinate'
+import { defaultSnapshotEvery } from '@ferry/coordinator/keep-snapshots'
 import { judgeCancel, judgeMigrate, judgeStart } from '@ferry/coordinator/decide/request'
 import { defaultRules } from '@ferry/coordinator/decide/world'
 import type { Rules } from '@ferry/coordinator/decide/world'
@@ -11,6 +12,7 @@ import { systemClock } from '@ferry/events/clock'
 import { migrationOf } from '@ferry/events/fleet'
 import { memoryLog } from '@ferry/events/log/in-memory'
 import { memoryRegisters } from '@ferry/events/log/in-memory-registers'
+import { registerSnapshots } from '@ferry/events/log/register-snapshots'
 import type { MemoryLog } from '@ferry/events/log/in-memory'
 import type { Migration } from '@ferry/events/migration'
 import { isEnded } from '@ferry/events/phases'
@@ -41,6 +43,7 @@ export async function withFleet(
 export type FleetOptions = {
   readonly rules?: Partial<Rules>
   readonly vm?: object
+  readonly snapshotEvery?: number
   /** Puts something between an agent and its hypervisor. */
   readonly drivers?: (driver: Driver, host: string) => Driver
   readonly say?: Say
@@ -89,6 +92,7 @@ export async function fleetInProcess(
   const clock = systemClock
   const log = memoryLog(clock)
   const [leases, heartbeats] = [memoryRegisters(clock), memoryRegisters(clock)]
+  const snapshots = registerSnapshots(memoryRegisters(clock), 'this fold')
   const stopAll = new AbortController()
   const coordinatorNamed = async (name: string) => {
     const stop = new AbortController()
@@ -97,6 +101,8 @@ export async function fleetInProcess(
       log,
       leases,
       heartbeats,
+      snapshots,
+      snapshotEvery: options.snapshotEvery ?? defaultSnapshotEvery,
       clock,
       rules: { ...defaultRules, ...options.rules },
       lease: { renewMs: 50, leaseMs: 500 },

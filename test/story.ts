@@ -45,7 +45,8 @@ export function tell(...telling: readonly Telling[]): Told {
   return { fleet, entries, rulings }
 }
 
-function placed(event: Event, fleet: Fleet): Event {
+/** With the head and the admission that are right at its place. */
+export function placed(event: Event, fleet: Fleet): Event {
   const data: Record<string, unknown> = { ...event.data }
   const guest = 'vm' in event ? fleet.guests.get(event.vm) : undefined
   if (data.after === RIGHT)

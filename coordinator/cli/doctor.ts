@@ -17,12 +17,13 @@ import {
   withLogOptions,
 } from './context.ts'
 import type { LogOptions } from './context.ts'
+import { snapshotCheck } from './check-snapshot.ts'
 import { duration, table } from './words.ts'
 
 /** What is asked about this host's hypervisor, ports and storage: the agent's matter, given by whoever puts both together. */
 export type HostChecks = (configFile: string | undefined) => Promise<Check[]>
 
-type Options = LogOptions & { config?: string; json?: boolean }
+type Options = LogOptions & { config?: string; replay?: boolean; json?: boolean }
 
 export const doctorVerb = (hostChecks: HostChecks): Command =>
   withLogOptions(new Command('doctor'))
@@ -31,6 +32,7 @@ export const doctorVerb = (hostChecks: HostChecks): Command =>
       '--config <file>',
       "this host's host.json: look at its ports, storage and definitions as well",
     )
+    .option('--replay', 'fold the whole log again, and compare the newest snapshot with it by hash')
     .option('--json', 'print it as JSON')
     .action((options: Options) =>
       ending(async () => {
@@ -73,7 +75,7 @@ async function installedServer(): Promise<Check> {
 
 async function logChecks(options: LogOptions): Promise<Check[]> {
   try {
-    return await withConnection(options, (connection) => lookAtLog(connection))
+    return await withConnection(options, (connection) => lookAtLog(connection, options))
   } catch (error) {
     if (!(error instanceof LogUnavailable)) throw error
     const todo = 'Start one with `ferry up`, or name it with --server or FERRY_SERVER.'
@@ -85,7 +87,7 @@ async function logChecks(options: LogOptions): Promise<Check[]> {
 const SAFE_IN_CLUSTER = [2, 9, 21]
 const SYNC_ALWAYS = [2, 10, 0]
 
-async function lookAtLog(connection: Connection): Promise<Check[]> {
+async function lookAtLog(connection: Connection, options: Options): Promise<Check[]> {
   const { server, log, heartbeats } = connection
   const checks: Check[] = []
   const version = server.version.split('.').map(Number)
@@ -113,6 +115,7 @@ async function lookAtLog(connection: Connection): Promise<Check[]> {
             : `${single} For production run three of them, or set sync_interval: always.`,
         ),
   )
+  checks.push(await snapshotCheck(connection, { isReplayed: options.replay === true }))
   checks.push(await clockCheck(heartbeats))
   checks.push(...(await fleetChecks(connection)))
   return checks

@@ -8,6 +8,7 @@ import {
 } from '@nats-io/jetstream'
 import type { JetStreamManager } from '@nats-io/jetstream'
 import { Kvm } from '@nats-io/kv'
+import type { KV } from '@nats-io/kv'
 import { connect as connectNats, credsAuthenticator, nanos } from 'nats'
 import type { NatsConnection } from 'nats'
 import type { CopyProgress } from '@ferry/schemas/policy'
@@ -16,9 +17,12 @@ import { readEntry } from '../entry.ts'
 import { LogUnavailable } from '../log.ts'
 import type { Log } from '../log.ts'
 import type { Registers } from '../registers.ts'
+import type { Snapshots } from '../snapshots.ts'
 import { filters, streams } from '../subjects.ts'
 import { jetstreamLog } from './jetstream.ts'
+import { foldVersion } from './fold-version.ts'
 import { kvRegisters } from './kv.ts'
+import { registerSnapshots } from './register-snapshots.ts'
 
 /** Where the log is, and as whom to speak to it. */
 export type LogAddress = {
@@ -35,6 +39,8 @@ export type Connection = {
   readonly leases: Registers
   /** Who is alive: forgotten after a few seconds of silence. */
   readonly heartbeats: Registers
+  /** For coordinators, and for who checks them; agents have no business there. */
+  readonly snapshots: () => Promise<Snapshots>
   readonly nc: NatsConnection
   /** The progress of a guest's copying, from now on: samples, of which some may be missed. */
   readonly progressOf: (vm: string, signal: AbortSignal) => AsyncIterable<CopyProgress>
@@ -102,11 +108,14 @@ export async function connect(
       ttl: HEARTBEATS_KEPT_MS,
     })
     const { onReconnect, stop } = reconnects(nc)
+    const registers = (kv: KV) => kvRegisters(kv, onReconnect, clock)
     const link = { nc, jsm, onReconnect }
     return {
       log: jetstreamLog(link, clock),
-      leases: kvRegisters(leases, onReconnect, clock),
-      heartbeats: kvRegisters(heartbeats, onReconnect, clock),
+      leases: registers(leases),
+      heartbeats: registers(heartbeats),
+      snapshots: async () =>
+        registerSnapshots(registers(await bucket('ferry_snapshots', {})), await foldVersion()),
       nc,
       progressOf: (vm, signal) => progressOf(nc, vm, signal),
       server: {
