@@ -9,9 +9,13 @@ import { contest } from '@ferry/events/log'
 import type { Guarded, Log } from '@ferry/events/log'
 import { Queue } from '@ferry/events/queue'
 import type { Registers } from '@ferry/events/registers'
+import { fenceReport, isWanted } from './decide/fence.ts'
 import { nextStep } from './decide/next-step.ts'
 import type { Judgement } from './decide/request.ts'
+import type { FenceOrder } from './decide/step.ts'
 import type { Rules, World } from './decide/world.ts'
+import { noFences } from './fences.ts'
+import type { Fences } from './fences.ts'
 import { listenToHeartbeats } from './heartbeats.ts'
 import { holdLease } from './lease.ts'
 import type { Lease } from './lease.ts'
@@ -44,6 +48,7 @@ type AnyJudgement =
   | Judgement<'MigrationRequested'>
   | Judgement<'CancelAsked'>
   | Judgement<'StartOrdered'>
+  | Judgement<'Fenced'>
 
 export type CoordinatorEdges = {
   readonly name: string
@@ -53,6 +58,8 @@ export type CoordinatorEdges = {
   readonly clock: Clock
   readonly rules: Rules
   readonly lease: Lease
+  /** What turns hosts off, where there is something. */
+  readonly fences?: Fences
   readonly say: Say
   readonly signal: AbortSignal
 }
@@ -68,6 +75,15 @@ export class NewerLog extends Error {
   }
 }
 
+/** The reason of a signal: nobody waits any more for a host to be turned off, or somebody else does it. */
+class NotWanted extends Error {
+  override readonly name = 'NotWanted'
+
+  constructor() {
+    super('the host need not be turned off any more')
+  }
+}
+
 type Turn =
   | { readonly entry: Entry }
   | { readonly written: string; readonly position: number }
@@ -79,7 +95,18 @@ const MOST_TRIES = 5
 
 /** Folds what the log holds, then goes on with what comes; resolves when the present is reached. */
 export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> {
-  const { name, log, leases, heartbeats, clock, rules, lease, say, signal } = edges
+  const {
+    name,
+    log,
+    leases,
+    heartbeats,
+    clock,
+    rules,
+    lease,
+    fences = noFences,
+    say,
+    signal,
+  } = edges
   const me: Writer = { coordinator: name }
   const fleet = await fleets.replay(checked(log.read({ after: 0, signal })))
   say.info({ position: fleet.position, guests: fleet.guests.size }, 'the log is folded')
@@ -89,6 +116,8 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   /** Guests to look at, and those whose step is on its way: until the log has come to that position (C2). */
   const stale = new Set<string>()
   const writing = new Map<string, number>()
+  /** Guests for whose sake a host is being turned off; that takes long, and may have to be broken off. */
+  const fencing = new Map<string, { readonly order: FenceOrder; readonly stop: AbortController }>()
   let leading: { epoch: number; isReady: boolean } | undefined
   let anchor = { storedAt: clock.now(), elapsed: clock.elapsed() }
   let timer: { at: number; stop: AbortController } | undefined
@@ -97,6 +126,7 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   const world = (): World => ({
     now: anchor.storedAt + (clock.elapsed() - anchor.elapsed),
     alive: hosts.alive(),
+    canFence: fences.hosts,
     rules,
     me,
   })
@@ -139,9 +169,28 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
     return winner.position
   }
 
+  /** Turns a host off, and records what came of it. Whoever leads next does it again: off stays off. */
+  const fence = async (vm: string, order: FenceOrder): Promise<number> => {
+    const stop = new AbortController()
+    fencing.set(vm, { order, stop })
+    try {
+      say.warn({ vm, host: order.host }, 'turning a host off')
+      const outcome = await fences.turnOff(order.host, AbortSignal.any([stop.signal, signal]))
+      say.warn({ vm, host: order.host, ...outcome }, 'the fence command has ended')
+      const guest = fleet.guests.get(vm)
+      const report = guest && fenceReport(guest, order, outcome, world())
+      return report === undefined ? fleet.position : await decide(report)
+    } finally {
+      fencing.delete(vm)
+    }
+  }
+
   const act = (vm: string) => {
     const guest = fleet.guests.get(vm)
-    if (guest === undefined || writing.has(vm)) return
+    if (guest === undefined) return
+    const fenced = fencing.get(vm)
+    if (fenced !== undefined && !isWanted(guest, fenced.order)) fenced.stop.abort(new NotWanted())
+    if (writing.has(vm)) return
     const step = nextStep(fleet, guest, world())
     if (step.lookAgainAt !== undefined) lookAt(step.lookAgainAt)
     if (step.decide?.type === 'Admitted') {
@@ -150,7 +199,10 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
       return
     }
     if (step.decide !== undefined) return write(vm, decide(step.decide))
-    if (step.command.length === 0) return
+    if (step.command.length === 0) {
+      if (step.fence !== undefined) write(vm, fence(vm, step.fence))
+      return
+    }
     write(
       vm,
       Promise.all(step.command.map((event) => log.append(event, { signal }))).then((stored) =>
@@ -247,6 +299,7 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
       },
       lost: () => {
         leading = undefined
+        for (const { stop } of fencing.values()) stop.abort(new NotWanted())
         say.warn('not leading any more')
       },
     })

@@ -7,6 +7,8 @@ import { verbsOf } from './api.ts'
 import { coordinate } from './coordinate.ts'
 import { defaultRules } from './decide/world.ts'
 import type { Rules } from './decide/world.ts'
+import { noFences } from './fences.ts'
+import type { Fences } from './fences.ts'
 import { defaultLease } from './lease.ts'
 import { VERSION } from './version.ts'
 
@@ -16,6 +18,7 @@ export type CoordinatorSettings = {
   /** On how many servers the streams stand, where this coordinator has to make them. */
   readonly replicas: number
   readonly rules?: Rules
+  readonly fences?: Fences
 }
 
 const LOG_PATIENCE_MS = 60_000
@@ -26,7 +29,7 @@ export async function coordinatorHere(
   say: Say,
   signal: AbortSignal,
 ): Promise<void> {
-  const { name, address, replicas, rules = defaultRules } = settings
+  const { name, address, replicas, rules = defaultRules, fences = noFences } = settings
   const connection = await connect({ ...address, name: `coordinator ${name}` }, systemClock, {
     patienceMs: LOG_PATIENCE_MS,
     signal,
@@ -46,6 +49,7 @@ export async function coordinatorHere(
       clock: systemClock,
       rules,
       lease: defaultLease,
+      fences,
       say,
       signal: both,
     })
