@@ -3,9 +3,15 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { coordinate } from '@ferry/coordinator/coordinate'
 import type { Coordinator } from '@ferry/coordinator/coordinate'
-import { judgeCancel, judgeMigrate, judgeStart } from '@ferry/coordinator/decide/request'
+import {
+  judgeCancel,
+  judgeMigrate,
+  judgeResolve,
+  judgeStart,
+} from '@ferry/coordinator/decide/request'
 import { defaultRules } from '@ferry/coordinator/decide/world'
 import type { Rules } from '@ferry/coordinator/decide/world'
+import type { Fences } from '@ferry/coordinator/fences'
 import { systemClock } from '@ferry/events/clock'
 import { migrationOf } from '@ferry/events/fleet'
 import { memoryLog } from '@ferry/events/log/in-memory'
@@ -19,7 +25,7 @@ import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
 import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
 import type { Driver } from '@ferry/host-agent/driver'
 import { hostKey } from '@ferry/host-agent/keys'
-import type { MigrateRequest } from '@ferry/schemas/request'
+import type { MigrateRequest, ResolveRequest } from '@ferry/schemas/request'
 import { until } from './until.ts'
 
 /** Opens one for the time of some work. */
@@ -41,6 +47,7 @@ export type FleetOptions = {
   readonly vm?: object
   /** Puts something between an agent and its hypervisor. */
   readonly drivers?: (driver: Driver, host: string) => Driver
+  readonly fences?: Fences
   readonly say?: Say
 }
 
@@ -57,6 +64,9 @@ export type FleetInProcess = {
     request: Partial<MigrateRequest> & { vm: string; request: string },
   ) => ReturnType<Coordinator['record']>
   readonly cancel: (migration: string) => ReturnType<Coordinator['record']>
+  readonly resolve: (
+    request: Partial<ResolveRequest> & { migration: string; fenced: string },
+  ) => ReturnType<Coordinator['record']>
   /** Waits until the migration is as wished. */
   readonly when: (
     id: string,
@@ -98,6 +108,7 @@ export async function fleetInProcess(
       clock,
       rules: { ...defaultRules, ...options.rules },
       lease: { renewMs: 50, leaseMs: 500 },
+      ...(options.fences === undefined ? {} : { fences: options.fences }),
       say,
       signal: AbortSignal.any([stop.signal, stopAll.signal]),
     })
@@ -179,6 +190,11 @@ export async function fleetInProcess(
       current().record(
         (fleet, world) => judgeCancel(fleet, { migration: id, by: 'test' }, world),
         id,
+      ),
+    resolve: (request) =>
+      current().record(
+        (fleet, world) => judgeResolve(fleet, { by: 'test', ...request }, world),
+        request.migration,
       ),
     close: async () => {
       stopAll.abort()
