@@ -17,7 +17,7 @@ import type { FenceOutcome } from './decide/fence.ts'
  */
 export type Fences = {
   readonly hosts: ReadonlySet<string>
-  /** Rejects only when the signal broke it off. */
+  /** Rejects when the signal broke it off; whatever else goes wrong is an outcome. */
   readonly turnOff: (host: string, signal: AbortSignal) => Promise<FenceOutcome>
 }
 
@@ -58,7 +58,8 @@ export function fenceCommands(file: FenceFile, clock: Clock): Fences {
   const turns = new Map<string, Promise<unknown>>()
 
   async function turnOff(host: string, how: FenceCommand, signal: AbortSignal) {
-    const by = basename(how.command[0] ?? '').slice(-MOST_NAME)
+    const [program = ''] = how.command
+    const by = (basename(program) || program).slice(-MOST_NAME)
     const off = await call(how, 'off', host, clock, signal)
     if (off.code !== 0) return { isOff: false, by, evidence: off.evidence }
     // The agent has made sure already; not all of them can be asked. But one that says "on" is believed.

@@ -69,7 +69,7 @@ test('asked twice, it is the same fence, also when all is over', () => {
 const refusals: [string, readonly Telling[], Partial<ResolveRequest>, string][] = [
   ['a migration that nobody knows', inDoubt, { migration: 'm9' }, 'UnknownMigration'],
   ['one that is not committed', inSwitching, {}, 'NothingToFence'],
-  ['one in the queue', [...upToPerforming().slice(0, 3)], {}, 'NothingToFence'],
+  ['one in the queue', upToPerforming().slice(0, 3), {}, 'NothingToFence'],
   ['a host that is not its target', inDoubt, { fenced: 'rack1' }, 'NotTheTarget'],
   ['a target that has answered meanwhile', [...inDoubt, targetRunning()], {}, 'TargetAnswered'],
 ]

@@ -25,10 +25,10 @@ const places = ({ hosts }: FleetInProcess) =>
 
 /** The guest runs on its target, and the target's agent is held back before it can say so. */
 function heldBehindStart() {
-  let letGo = (_: 'dies' | 'lives') => {}
+  let decide: ((fate: 'dies' | 'lives') => void) | undefined
   let isReached = false
   const fate = new Promise<'dies' | 'lives'>((resolve) => {
-    letGo = resolve
+    decide = resolve
   })
   let isFirst = true
   const drivers = (driver: Driver, host: string): Driver => ({
@@ -42,6 +42,7 @@ function heldBehindStart() {
       return running
     },
   })
+  const letGo = (fate: 'dies' | 'lives') => decide?.(fate)
   return { drivers, letGo, reached: () => until('the guest to run', () => isReached) }
 }
 
