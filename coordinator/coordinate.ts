@@ -10,9 +10,13 @@ import type { Guarded, Log } from '@ferry/events/log'
 import { Queue } from '@ferry/events/queue'
 import type { Registers } from '@ferry/events/registers'
 import type { Snapshots } from '@ferry/events/snapshots'
+import { fenceReport, isWanted } from './decide/fence.ts'
 import { nextStep } from './decide/next-step.ts'
 import type { Judgement } from './decide/request.ts'
+import type { FenceOrder } from './decide/step.ts'
 import type { Rules, World } from './decide/world.ts'
+import { noFences } from './fences.ts'
+import type { Fences } from './fences.ts'
 import { listenToHeartbeats } from './heartbeats.ts'
 import { keepSnapshots } from './keep-snapshots.ts'
 import { holdLease } from './lease.ts'
@@ -47,6 +51,7 @@ type AnyJudgement =
   | Judgement<'MigrationRequested'>
   | Judgement<'CancelAsked'>
   | Judgement<'StartOrdered'>
+  | Judgement<'Fenced'>
 
 export type CoordinatorEdges = {
   readonly name: string
@@ -58,6 +63,8 @@ export type CoordinatorEdges = {
   readonly clock: Clock
   readonly rules: Rules
   readonly lease: Lease
+  /** What turns hosts off, where there is something. */
+  readonly fences?: Fences
   readonly say: Say
   readonly signal: AbortSignal
 }
@@ -73,6 +80,15 @@ export class NewerLog extends Error {
   }
 }
 
+/** The reason of a signal: nobody waits any more for a host to be turned off, or somebody else does it. */
+class NotWanted extends Error {
+  override readonly name = 'NotWanted'
+
+  constructor() {
+    super('the host need not be turned off any more')
+  }
+}
+
 type Turn =
   | { readonly entry: Entry }
   | { readonly written: string; readonly position: number }
@@ -84,7 +100,18 @@ const MOST_TRIES = 5
 
 /** Folds what the log holds, then goes on with what comes; resolves when the present is reached. */
 export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> {
-  const { name, log, leases, heartbeats, clock, rules, lease, say, signal } = edges
+  const {
+    name,
+    log,
+    leases,
+    heartbeats,
+    clock,
+    rules,
+    lease,
+    fences = noFences,
+    say,
+    signal,
+  } = edges
   const me: Writer = { coordinator: name }
   const read = (after: number) => checked(log.read({ after, signal }))
   const { fleet, from } = await startFrom({ ...edges, read })
@@ -95,6 +122,8 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   /** Guests to look at, and those whose step is on its way: until the log has come to that position (C2). */
   const stale = new Set<string>()
   const writing = new Map<string, number>()
+  /** Guests for whose sake a host is being turned off; that takes long, and may have to be broken off. */
+  const fencing = new Map<string, { readonly order: FenceOrder; readonly stop: AbortController }>()
   let leading: { epoch: number; isReady: boolean } | undefined
   let anchor = { storedAt: clock.now(), elapsed: clock.elapsed() }
   let timer: { at: number; stop: AbortController } | undefined
@@ -103,6 +132,7 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   const world = (): World => ({
     now: anchor.storedAt + (clock.elapsed() - anchor.elapsed),
     alive: hosts.alive(),
+    canFence: fences.hosts,
     rules,
     me,
   })
@@ -145,9 +175,28 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
     return winner.position
   }
 
+  /** Turns a host off, and records what came of it. Whoever leads next does it again: off stays off. */
+  const fence = async (vm: string, order: FenceOrder): Promise<number> => {
+    const stop = new AbortController()
+    fencing.set(vm, { order, stop })
+    try {
+      say.warn({ vm, host: order.host }, 'turning a host off')
+      const outcome = await fences.turnOff(order.host, AbortSignal.any([stop.signal, signal]))
+      say.warn({ vm, host: order.host, ...outcome }, 'the fence command has ended')
+      const guest = fleet.guests.get(vm)
+      const report = guest && fenceReport(guest, order, outcome, world())
+      return report === undefined ? fleet.position : await decide(report)
+    } finally {
+      fencing.delete(vm)
+    }
+  }
+
   const act = (vm: string) => {
     const guest = fleet.guests.get(vm)
-    if (guest === undefined || writing.has(vm)) return
+    if (guest === undefined) return
+    const fenced = fencing.get(vm)
+    if (fenced !== undefined && !isWanted(guest, fenced.order)) fenced.stop.abort(new NotWanted())
+    if (writing.has(vm)) return
     const step = nextStep(fleet, guest, world())
     if (step.lookAgainAt !== undefined) lookAt(step.lookAgainAt)
     if (step.decide?.type === 'Admitted') {
@@ -156,7 +205,10 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
       return
     }
     if (step.decide !== undefined) return write(vm, decide(step.decide))
-    if (step.command.length === 0) return
+    if (step.command.length === 0) {
+      if (step.fence !== undefined) write(vm, fence(vm, step.fence))
+      return
+    }
     write(
       vm,
       Promise.all(step.command.map((event) => log.append(event, { signal }))).then((stored) =>
@@ -255,6 +307,7 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
       },
       lost: () => {
         leading = undefined
+        for (const { stop } of fencing.values()) stop.abort(new NotWanted())
         say.warn('not leading any more')
       },
     })

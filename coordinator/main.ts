@@ -8,6 +8,8 @@ import { coordinate } from './coordinate.ts'
 import { defaultRules } from './decide/world.ts'
 import type { Rules } from './decide/world.ts'
 import { defaultSnapshotEvery } from './keep-snapshots.ts'
+import { noFences } from './fences.ts'
+import type { Fences } from './fences.ts'
 import { defaultLease } from './lease.ts'
 import { VERSION } from './version.ts'
 
@@ -17,6 +19,7 @@ export type CoordinatorSettings = {
   /** On how many servers the streams stand, where this coordinator has to make them. */
   readonly replicas: number
   readonly rules?: Rules
+  readonly fences?: Fences
 }
 
 const LOG_PATIENCE_MS = 60_000
@@ -27,7 +30,7 @@ export async function coordinatorHere(
   say: Say,
   signal: AbortSignal,
 ): Promise<void> {
-  const { name, address, replicas, rules = defaultRules } = settings
+  const { name, address, replicas, rules = defaultRules, fences = noFences } = settings
   const connection = await connect({ ...address, name: `coordinator ${name}` }, systemClock, {
     patienceMs: LOG_PATIENCE_MS,
     signal,
@@ -49,6 +52,7 @@ export async function coordinatorHere(
       clock: systemClock,
       rules,
       lease: defaultLease,
+      fences,
       say,
       signal: both,
     })

@@ -37,6 +37,14 @@ export function refusalSentence(refusal: RequestRefusal): string {
       return `${refusal.migration} was committed at position ${refusal.committedAt}: the guest belongs to the target.`
     case 'AlreadyEnded':
       return `${refusal.migration} has ended: it was ${refusal.outcome}.`
+    case 'NothingToFence':
+      return `${refusal.migration} is ${refusal.phase}: nobody waits there for a host to be fenced.`
+    case 'TargetAnswered':
+      return `${refusal.host} has answered, at position ${refusal.answeredAt}: ${refusal.vm} runs there. There is nothing to resolve.`
+    case 'NotTheTarget':
+      return `${refusal.migration} is in doubt about ${refusal.target}, not about ${refusal.host}.`
+    case 'HostAlive':
+      return `The agent of ${refusal.host} is alive, so ${refusal.host} has not been fenced. Turn it off and ask again; insist only if you know that ${refusal.vm} does not run there and never will.`
     case 'Busy':
       return `Somebody else was faster, several times over: ${refusal.what}. Ask again.`
   }
@@ -58,6 +66,8 @@ export function unfitSentence(unfit: Unfit): string {
       return `${unfit.host} has not been heard of lately`
     case 'GuestAlreadyHere':
       return `it has a copy of ${unfit.vm} that is ${unfit.state}`
+    case 'StaleCopy':
+      return `it was fenced, and has not said yet that its stale copy of ${unfit.vm} is gone`
   }
 }
 

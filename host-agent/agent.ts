@@ -9,6 +9,7 @@ import { reportIntruders } from './intruders.ts'
 import { journal as makeJournal } from './journal.ts'
 import type { HostKey } from './keys.ts'
 import { serve } from './serve.ts'
+import { endStaleCopies } from './stale.ts'
 import { TRANSFER_VERSION } from './transfer/frames.ts'
 import { makePace } from './transfer/pace.ts'
 import { openPort } from './transfer/port.ts'
@@ -38,6 +39,8 @@ export type AgentEdges = {
 /** Runs until the signal. Guests stay as they are when it ends, and the next agent finds them. */
 export async function runAgent(edges: AgentEdges): Promise<void> {
   const { host, log, heartbeats, clock, say, driver, key, wire, random, signal } = edges
+  for (const fact of await endStaleCopies({ host, log, driver, clock, say }))
+    await log.append(fact, { signal })
   const journal = makeJournal()
   for await (const entry of log.read({ after: 0, subject: filters.factsFrom(host), signal }))
     journal.note(entry)

@@ -14,6 +14,7 @@ import type { Driver } from './driver.ts'
 import { openGate } from './gate.ts'
 import type { HostKey } from './keys.ts'
 import { roundsWorthTelling } from './rounds.ts'
+import { endStale, isFenced, staleCopy } from './stale.ts'
 import { TRANSFER_VERSION } from './transfer/frames.ts'
 import type { Receipt } from './transfer/frames.ts'
 import type { Pace } from './transfer/pace.ts'
@@ -231,7 +232,7 @@ async function finish(
   hands: Hands,
   signal: AbortSignal,
 ): Promise<Fact | undefined> {
-  const { host, driver, voice, log } = hands
+  const { host, driver, voice, log, clock } = hands
   const { vm } = command
   const { admission, transfer } = command.data
   const contested = contestedOn(host, command)
@@ -243,7 +244,8 @@ async function finish(
 
   const before = await verdictOn(log, contested)
   if (before?.type === 'Cancelled') return cleared(command, hands)
-  if (before?.type === 'Committed') return takeOver(command, hands)
+  if (before?.type === 'Committed')
+    return (await endFenced(command, hands)) ?? takeOver(command, hands)
   const arrival = await awaited(command, hands)
   if (arrival === undefined) return fail({ type: 'TransferUnknown', transfer })
 
@@ -258,9 +260,13 @@ async function finish(
     arrival.close()
   }
   // I3, I4: the first valid message is the verdict, and it was read back before anything is started on it.
+  const began = clock.elapsed()
   const hasWon = await commit(committed(command, hands, whole), hands, signal)
   if (!hasWon) return cleared(command, hands)
-  const committedAt = hands.clock.now()
+  const committedAt = clock.now()
+  // A verdict takes milliseconds. While it took long, this host may have been given up for lost.
+  const fenced = clock.elapsed() - began > LATE_MS ? await endFenced(command, hands) : undefined
+  if (fenced !== undefined) return fenced
   try {
     const { runningAt } = await driver.activate(vm)
     return {
@@ -278,6 +284,8 @@ async function finish(
     }
   }
 }
+
+const LATE_MS = 1000
 
 /**
  * Takes part in the contest for the verdict until it is decided: giving up would not let the guest run anywhere. The
@@ -432,7 +440,20 @@ async function stay(command: EventOf<'Cancel'>, hands: Hands): Promise<Fact | un
 }
 
 async function clear(command: EventOf<'Cancel'>, hands: Hands): Promise<Fact | undefined> {
-  return (await isCancelled(command, hands)) ? cleared(command, hands) : undefined
+  if (!(await isCancelled(command, hands))) return undefined
+  const isBehindFence = command.data.fence !== undefined
+  return (isBehindFence ? await endFenced(command, hands) : undefined) ?? cleared(command, hands)
+}
+
+/** Behind a fence even a copy that runs is ended. @returns undefined where no fence stands against this attempt. */
+async function endFenced(
+  command: EventOf<'Cancel' | 'Finish'>,
+  hands: Hands,
+): Promise<Fact | undefined> {
+  const stale = await staleCopy(hands.log, hands.host, command.vm)
+  if (stale?.admission !== command.data.admission) return undefined
+  hands.port.forget(attemptOf(command))
+  return endStale(command.vm, stale, hands)
 }
 
 async function cleared(
@@ -449,24 +470,11 @@ async function isCancelled(command: EventOf<'Cancel'>, { log, say }: Hands): Pro
   const { migration, attempt, vm, data } = command
   const verdict = await verdictOn(log, contestedOn(data.target, command))
   if (verdict?.type === 'Cancelled') return true
-  if (data.fence !== undefined && (await isFenced(log, command, data.fence))) return true
+  if (data.fence !== undefined && (await isFenced(log, command))) return true
   say.error(
     { vm, migration, attempt, verdict: verdict?.type },
     'told to cancel what is not cancelled: refused',
   )
-  return false
-}
-
-async function isFenced(
-  log: Log,
-  { vm, migration, data }: EventOf<'Cancel'>,
-  position: number,
-): Promise<boolean> {
-  for await (const { message } of log.read({ after: position - 1 })) {
-    if (message.is !== 'event' || message.event.type !== 'Fenced') return false
-    const { event } = message
-    return event.vm === vm && event.migration === migration && event.data.host === data.target
-  }
   return false
 }
 

@@ -5,9 +5,15 @@ import { join } from 'node:path'
 import { coordinate } from '@ferry/coordinator/coordinate'
 import type { Coordinator } from '@ferry/coordinator/coordinate'
 import { defaultSnapshotEvery } from '@ferry/coordinator/keep-snapshots'
-import { judgeCancel, judgeMigrate, judgeStart } from '@ferry/coordinator/decide/request'
+import {
+  judgeCancel,
+  judgeMigrate,
+  judgeResolve,
+  judgeStart,
+} from '@ferry/coordinator/decide/request'
 import { defaultRules } from '@ferry/coordinator/decide/world'
 import type { Rules } from '@ferry/coordinator/decide/world'
+import type { Fences } from '@ferry/coordinator/fences'
 import { systemClock } from '@ferry/events/clock'
 import { migrationOf } from '@ferry/events/fleet'
 import { memoryLog } from '@ferry/events/log/in-memory'
@@ -23,7 +29,7 @@ import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
 import type { Driver } from '@ferry/host-agent/driver'
 import { hostKey } from '@ferry/host-agent/keys'
 import { tlsWire } from '@ferry/host-agent/transfer/tls-wire'
-import type { MigrateRequest } from '@ferry/schemas/request'
+import type { MigrateRequest, ResolveRequest } from '@ferry/schemas/request'
 import { until } from './until.ts'
 
 /** Opens one for the time of some work. */
@@ -46,6 +52,7 @@ export type FleetOptions = {
   readonly snapshotEvery?: number
   /** Puts something between an agent and its hypervisor. */
   readonly drivers?: (driver: Driver, host: string) => Driver
+  readonly fences?: Fences
   readonly say?: Say
 }
 
@@ -62,6 +69,9 @@ export type FleetInProcess = {
     request: Partial<MigrateRequest> & { vm: string; request: string },
   ) => ReturnType<Coordinator['record']>
   readonly cancel: (migration: string) => ReturnType<Coordinator['record']>
+  readonly resolve: (
+    request: Partial<ResolveRequest> & { migration: string; fenced: string },
+  ) => ReturnType<Coordinator['record']>
   /** Waits until the migration is as wished. */
   readonly when: (
     id: string,
@@ -106,6 +116,7 @@ export async function fleetInProcess(
       clock,
       rules: { ...defaultRules, ...options.rules },
       lease: { renewMs: 50, leaseMs: 500 },
+      ...(options.fences === undefined ? {} : { fences: options.fences }),
       say,
       signal: AbortSignal.any([stop.signal, stopAll.signal]),
     })
@@ -188,6 +199,11 @@ export async function fleetInProcess(
       current().record(
         (fleet, world) => judgeCancel(fleet, { migration: id, by: 'test' }, world),
         id,
+      ),
+    resolve: (request) =>
+      current().record(
+        (fleet, world) => judgeResolve(fleet, { by: 'test', ...request }, world),
+        request.migration,
       ),
     close: async () => {
       stopAll.abort()

@@ -2,10 +2,11 @@ import { hostname } from 'node:os'
 import { Command } from 'commander'
 import { sayOnStderr } from '@ferry/events/say'
 import { coordinatorHere } from '../main.ts'
+import { FENCE_HELP, fencesFrom } from './fence-file.ts'
 import { Exit, ending, exits, logAddress, untilInterrupted, withLogOptions } from './context.ts'
 import type { LogOptions } from './context.ts'
 
-type Options = LogOptions & { name: string; replicas: string; logLevel: string }
+type Options = LogOptions & { name: string; replicas: string; fence?: string; logLevel: string }
 
 export const coordinatorVerb = (): Command =>
   withLogOptions(new Command('coordinator'))
@@ -20,12 +21,18 @@ export const coordinatorVerb = (): Command =>
       'on how many servers the log stands, where it has to be made',
       '1',
     )
+    .option('--fence <file>', FENCE_HELP)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) =>
-      ending(() => {
+      ending(async () => {
         const { name } = options
-        return coordinatorHere(
-          { name, address: logAddress(options), replicas: replicasOf(options.replicas) },
+        await coordinatorHere(
+          {
+            name,
+            address: logAddress(options),
+            replicas: replicasOf(options.replicas),
+            fences: await fencesFrom(options.fence),
+          },
           sayOnStderr(`coordinator ${name}`, options.logLevel),
           untilInterrupted(),
         )

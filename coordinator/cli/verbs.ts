@@ -6,6 +6,7 @@ import { explainVerb } from './explain-verb.ts'
 import { cancelVerb } from './cancel.ts'
 import { fleetVerb } from './fleet.ts'
 import { migrateVerb } from './migrate.ts'
+import { resolveVerb } from './resolve.ts'
 import { startVerb } from './start.ts'
 import { upVerb } from './up.ts'
 import { watchVerb } from './watch.ts'
@@ -17,6 +18,7 @@ export const verbs = (hostChecks: HostChecks): Command[] => [
   startVerb(),
   migrateVerb(),
   cancelVerb(),
+  resolveVerb(),
   fleetVerb(),
   watchVerb(),
   explainVerb(),

@@ -7,6 +7,7 @@ import {
   CancelRequest,
   FleetRequest,
   MigrateRequest,
+  ResolveRequest,
   StartRequest,
   StatusRequest,
 } from '@ferry/schemas/request'
@@ -25,6 +26,7 @@ const refused = Type.Object({ accepted: Type.Literal(false), sentence: Type.Stri
 const verbs = {
   migrate: { request: MigrateRequest, reply: Answer },
   cancel: { request: CancelRequest, reply: Answer },
+  resolve: { request: ResolveRequest, reply: Answer },
   start: { request: StartRequest, reply: Answer },
   status: { request: StatusRequest, reply: Type.Union([StatusView, refused]) },
   fleet: { request: FleetRequest, reply: FleetView },

@@ -80,7 +80,10 @@ test('a refusal is a sentence and a code of its own', async () => {
   assert.match(late.stderr, 'm1 has ended: it was completed.')
   const silent = await lab.ferry('explain', 'nothing')
   ended(silent, 3)
-  for (const answer of [unknown, late, silent]) isSentence(answer)
+  const resolved = await lab.ferry('resolve', 'm1', '--fenced', 'rack2')
+  ended(resolved, 3)
+  assert.match(resolved.stderr, 'm1 has ended: it was completed.')
+  for (const answer of [unknown, late, silent, resolved]) isSentence(answer)
 })
 
 test('wrong words are named, with a code of their own', async () => {
@@ -90,6 +93,8 @@ test('wrong words are named, with a code of their own', async () => {
     ['migrate', 'web1', '--no-such-option'],
     ['watch', '--from', 'yesterday'],
     ['no-such-verb'],
+    ['resolve', 'm1'],
+    ['coordinator', '--fence', join(lab.folder, 'nowhere.json')],
     ['agent', '--config', join(lab.folder, 'nowhere.json')],
   ]
   for (const words of wrong) {
@@ -142,6 +147,7 @@ test('other programs find the requests with the NATS services protocol', async (
     'cancel',
     'fleet',
     'migrate',
+    'resolve',
     'start',
     'status',
   ])

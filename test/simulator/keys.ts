@@ -8,7 +8,9 @@ export function simulatedKey(host: string): HostKey {
   return {
     public: publicKey,
     seal: (clear, reader) =>
-      Buffer.concat([tag(publicKey, reader, clear), mixed(clear, publicKey, reader)]).toString('base64'),
+      Buffer.concat([tag(publicKey, reader, clear), mixed(clear, publicKey, reader)]).toString(
+        'base64',
+      ),
     open: (sealed, writer) => {
       const bytes = Buffer.from(sealed, 'base64')
       // As with a real one, either of the two can open what passed between them.

@@ -43,7 +43,8 @@ export function live(options: {
     new Promise<T>((resolve, reject) => {
       answer.then(
         (value) => whenAwake(() => resolve(value)),
-        (error: unknown) => whenAwake(() => reject(error instanceof Error ? error : new Error(String(error)))),
+        (error: unknown) =>
+          whenAwake(() => reject(error instanceof Error ? error : new Error(String(error)))),
       )
     })
   const die = () => {

@@ -116,13 +116,18 @@ export function logClient(edges: ClientEdges): Log {
       )
     },
     next: (subject, after, patience = {}) =>
-      ask(`reading ${subject}`, patience, () => request(subject, () => server.next(subject, after))),
+      ask(`reading ${subject}`, patience, () =>
+        request(subject, () => server.next(subject, after)),
+      ),
     last: (subject, patience = {}) =>
       ask(`reading ${subject}`, patience, () => request(subject, () => server.last(subject))),
     head: (patience = {}) =>
       ask('reading its head', patience, () => request('its head', () => server.entries.length)),
     async *read({ after, subject, signal }) {
-      const patience = { patienceMs: Number.MAX_SAFE_INTEGER, ...(signal === undefined ? {} : { signal }) }
+      const patience = {
+        patienceMs: Number.MAX_SAFE_INTEGER,
+        ...(signal === undefined ? {} : { signal }),
+      }
       yield* await ask('reading it', patience, () =>
         request('it', () => server.behind(after, subject)),
       )
@@ -146,7 +151,8 @@ async function* deliveries(
   const timers = new Map<number, { cancel: () => void }>()
 
   const sent = (act: () => void) => {
-    if (life.isDead() || !network.reaches(life.node, LOG) || chance.happens(faults().lostAck)) return
+    if (life.isDead() || !network.reaches(life.node, LOG) || chance.happens(faults().lostAck))
+      return
     time.after(network.latency(), () => server.isUp() && act())
   }
   const offerIn = (entry: Entry, ms: number) => {

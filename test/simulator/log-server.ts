@@ -66,10 +66,12 @@ export function logServer(time: Time, chance: Chance, faults: () => Faults): Log
       : on(subject)
     return seen.at(-1)?.position ?? 0
   }
-  const listening = <T>(listeners: Set<T>) => (tell: T) => {
-    listeners.add(tell)
-    return () => void listeners.delete(tell)
-  }
+  const listening =
+    <T>(listeners: Set<T>) =>
+    (tell: T) => {
+      listeners.add(tell)
+      return () => void listeners.delete(tell)
+    }
 
   return {
     entries,

@@ -66,10 +66,13 @@ export function driverOn(
   return {
     ...driver,
     inspect: () => called(driver.inspect),
-    start: (vm) => (refuses() ? called(async () => ({ refusal })) : does('start', vm, () => driver.start(vm))),
+    start: (vm) =>
+      refuses() ? called(async () => ({ refusal })) : does('start', vm, () => driver.start(vm)),
     begin: (vm) => (refuses() ? called(async () => ({ refusal })) : called(() => driver.begin(vm))),
     prepare: (landing) =>
-      refuses() ? called(async () => refusal) : does('prepare', landing.vm, () => driver.prepare(landing)),
+      refuses()
+        ? called(async () => refusal)
+        : does('prepare', landing.vm, () => driver.prepare(landing)),
     perform: (vm, order) =>
       called(() => {
         if (refuses()) throw new CopyFailed(refusal)

@@ -7,6 +7,7 @@ import { defaultLease } from '@ferry/coordinator/lease'
 import type { Entry } from '@ferry/events/entry'
 import * as fleets from '@ferry/events/fleet'
 import { isEnded } from '@ferry/events/phases'
+import type { Snapshots } from '@ferry/events/snapshots'
 import type { Say } from '@ferry/events/say'
 import { runAgent } from '@ferry/host-agent/agent'
 import { chances as makeChances } from './chance.ts'
@@ -75,7 +76,9 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   let violation: Violation | undefined
   const broken = (error: unknown) => {
     violation ??=
-      error instanceof Violation ? error : new Violation('a bug', String((error as Error).stack ?? error))
+      error instanceof Violation
+        ? error
+        : new Violation('a bug', String((error as Error).stack ?? error))
   }
 
   const witnessed: Witnessed = {
@@ -145,6 +148,8 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       log: logClient(clientOf(life)),
       leases: registersClient(clientOf(life), 'leases'),
       heartbeats: registersClient(clientOf(life), 'heartbeats'),
+      snapshots: noSnapshots,
+      snapshotEvery: Number.MAX_SAFE_INTEGER,
       clock: life.clock,
       rules: defaultRules,
       lease: defaultLease,
@@ -188,7 +193,11 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const pages = chances('guests')
   for (const host of hostNames) {
     const definitionOf = async () => ({ memoryMiB: MEMORY_MIB, pagesPerSecond: pages.whole(400) })
-    const world = { guests: new Map(), memoryBytes: plan.guests * MEMORY_MIB * 1024 ** 2, definitionOf }
+    const world = {
+      guests: new Map(),
+      memoryBytes: plan.guests * MEMORY_MIB * 1024 ** 2,
+      definitionOf,
+    }
     const machine = { host, world, key: simulatedKey(host), fed: new Set<string>() }
     machines.set(host, machine)
     begin(host, agent(machine))
@@ -206,7 +215,22 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       if (error instanceof TypeError) broken(error)
     })
   }
+  /** Switches a machine off: what ran on it is gone. */
+  const switchOff = ({ host, world }: Machine) => {
+    for (const vm of world.guests.keys()) hurt.add(vm)
+    world.guests.clear()
+    lives.get(host)?.die()
+  }
+  const answerDoubts = () => {
+    for (const { id, phase, attempt } of fleets.underWay(fleet)) {
+      const machine = machines.get(attempt.slot?.target ?? '')
+      if (phase !== 'inDoubt' || machine === undefined || !operator.happens(0.2)) continue
+      switchOff(machine)
+      request('resolve', { migration: id, fenced: machine.host, by: 'operator', insist: true })
+    }
+  }
   const operate = () => {
+    answerDoubts()
     if (isCalm) return
     time.after(operator.between(0, 2 * ASK_EVERY_MS), operate)
     const vm = operator.pick(vmNames)
@@ -247,11 +271,10 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       if (weather.happens(0.7)) network.block(one, other, ms)
       if (weather.happens(0.7)) network.block(other, one, ms)
     }
-    for (const { host, world } of machines.values()) {
+    for (const machine of machines.values()) {
+      const { world } = machine
       if (often(now.hostCrashPerSecond)) {
-        for (const vm of world.guests.keys()) hurt.add(vm)
-        world.guests.clear()
-        lives.get(host)?.die()
+        switchOff(machine)
       }
       for (const vm of world.guests.keys())
         if (often(now.hypervisorCrashPerSecond)) {
@@ -271,11 +294,12 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const faultyUntil = begunAt + plan.faultySeconds * 1000
   time.after(1000, operate)
   time.after(1000, storm)
-  const hasEnded = () => [...fleet.guests.values()].every(
-    ({ migration, start }) =>
-      start === undefined &&
-      (migration === undefined || isEnded(migration.phase) || migration.phase === 'inDoubt'),
-  )
+  const hasEnded = () =>
+    [...fleet.guests.values()].every(
+      ({ migration, start }) =>
+        start === undefined &&
+        (migration === undefined || isEnded(migration.phase) || migration.phase === 'inDoubt'),
+    )
   let settledAt: number | undefined
   while (violation === undefined && (await time.step())) {
     checked((checker) => checker.afterStep?.())
@@ -295,7 +319,9 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const hash = createHash('sha256')
   for (const { position, storedAt, subject } of server.entries)
     hash.update(`${position} ${storedAt} ${subject} ${server.bodies[position - 1]}\n`)
-  const all = [...fleet.guests.values()].flatMap(({ migration }) => migration ?? []).concat([...fleet.past.values()])
+  const all = [...fleet.guests.values()]
+    .flatMap(({ migration }) => migration ?? [])
+    .concat([...fleet.past.values()])
   return {
     hash: hash.digest('hex'),
     migrations: all.length,
@@ -306,6 +332,14 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     ...(violation === undefined ? {} : { violation }),
     entries: server.entries,
   }
+}
+
+/** They are hashed and packed by threads of their own, whose order no seed decides; `test/coordinator/snapshots` has them. */
+const noSnapshots: Snapshots = {
+  fold: 'simulated',
+  list: async () => [],
+  read: () => Promise.reject(new Error('there is none')),
+  write: () => Promise.reject(new Error('there is no room')),
 }
 
 /** When nothing is under way for so long, nothing comes any more: longer than a freeze, a hang or a repeated question. */

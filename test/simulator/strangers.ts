@@ -9,7 +9,10 @@ import type { LogServer } from './log-server.ts'
  * and events on subjects that are not their writer's own. Not what a writer may say itself: who may write where is the
  * server's to enforce.
  */
-export function strangeMessage(server: LogServer, chance: Chance): { subject: string; body: string } | undefined {
+export function strangeMessage(
+  server: LogServer,
+  chance: Chance,
+): { subject: string; body: string } | undefined {
   const entry = server.entries[chance.whole(server.entries.length)]
   const other = server.entries[chance.whole(server.entries.length)]
   if (entry?.message.is !== 'event' || other === undefined) return undefined
@@ -28,6 +31,14 @@ export function strangeMessage(server: LogServer, chance: Chance): { subject: st
   return read.message.is === 'event' ? undefined : made
 }
 
-const junk = ['', '{', 'null', '[]', '{"specversion":"1.0"}', '{"type":"dev.ferry.Fenced.v1"}', '\u0000']
+const junk = [
+  '',
+  '{',
+  'null',
+  '[]',
+  '{"specversion":"1.0"}',
+  '{"type":"dev.ferry.Fenced.v1"}',
+  '\u0000',
+]
 
 const saidBy = (event: Event, writer: Event['writer']): Event => ({ ...event, writer })

@@ -48,7 +48,10 @@ export function simulatedTime(): Time {
 const settled = () => new Promise<void>((resolve) => setImmediate(resolve))
 
 /** One machine's clocks on simulated time: set wrong by `offsetMs`, and `drift` times as fast. */
-export function clockOn(time: Time, { offsetMs, drift }: { offsetMs: number; drift: number }): Clock {
+export function clockOn(
+  time: Time,
+  { offsetMs, drift }: { offsetMs: number; drift: number },
+): Clock {
   const began = time.now()
   const elapsed = () => (time.now() - began) * drift
   return {

@@ -47,12 +47,15 @@ export function wireOf(ether: Ether, life: Life): Wire {
             late.cancel()
             act()
           }
-          signal.addEventListener('abort', () => settle(() => reject(fail('ABORTED'))), { once: true })
+          signal.addEventListener('abort', () => settle(() => reject(fail('ABORTED'))), {
+            once: true,
+          })
           travel(() => {
             const listener = listeners.get(address)
             const there = ticket.address.host
             if (!network.reaches(life.node, there) || !network.reaches(there, life.node)) return
-            if (listener === undefined) return travel(() => settle(() => reject(fail('ECONNREFUSED'))))
+            if (listener === undefined)
+              return travel(() => settle(() => reject(fail('ECONNREFUSED'))))
             const [near, far] = pipe(ether, life, listener.life)
             far.offer = {
               key,
@@ -60,7 +63,9 @@ export function wireOf(ether: Ether, life: Life): Wire {
                 travel(() =>
                   settle(() => {
                     if (isRight) return resolve(near)
-                    return reject(new CopyFailed({ type: 'TransferRejected', transfer, code: 'EKEY' }))
+                    return reject(
+                      new CopyFailed({ type: 'TransferRejected', transfer, code: 'EKEY' }),
+                    )
                   }),
                 ),
             }
@@ -122,24 +127,25 @@ function pipe(ether: Ether, one: Life, other: Life): [End, End] {
   const chance = chances(`streams from ${one.node}`)
   let isStalled = false
 
-  const half = (from: Life, to: Life, peer: () => End) => (piece: Buffer | null, done: () => void) => {
-    const { streamCut, streamStall, streamFlip } = faults()
-    if (chance.happens(streamStall)) isStalled = true
-    if (piece !== null && chance.happens(streamFlip)) {
-      const at = chance.whole(piece.length)
-      piece.writeUInt8(piece.readUInt8(at) ^ (1 << chance.whole(8)), at)
+  const half =
+    (from: Life, to: Life, peer: () => End) => (piece: Buffer | null, done: () => void) => {
+      const { streamCut, streamStall, streamFlip } = faults()
+      if (chance.happens(streamStall)) isStalled = true
+      if (piece !== null && chance.happens(streamFlip)) {
+        const at = chance.whole(piece.length)
+        piece.writeUInt8(piece.readUInt8(at) ^ (1 << chance.whole(8)), at)
+      }
+      if (chance.happens(streamCut)) return void time.after(0, cut)
+      // Nothing comes through a partition, and nobody is told.
+      if (isStalled || !network.reaches(from.node, to.node)) return
+      time.after(network.latency(), () =>
+        to.whenAwake(() => {
+          if (peer().destroyed) return
+          peer().push(piece)
+          from.whenAwake(done)
+        }),
+      )
     }
-    if (chance.happens(streamCut)) return void time.after(0, cut)
-    // Nothing comes through a partition, and nobody is told.
-    if (isStalled || !network.reaches(from.node, to.node)) return
-    time.after(network.latency(), () =>
-      to.whenAwake(() => {
-        if (peer().destroyed) return
-        peer().push(piece)
-        from.whenAwake(done)
-      }),
-    )
-  }
   const gone = (from: Life, to: Life, peer: () => End) => () => {
     if (isStalled || !network.reaches(from.node, to.node)) return
     time.after(network.latency(), () => to.whenAwake(() => peer().destroy(new Error('ECONNRESET'))))

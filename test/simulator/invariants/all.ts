@@ -12,4 +12,17 @@ import { i10 } from './i10-memory-arrives-identical.ts'
 import { i11 } from './i11-no-secret-in-clear.ts'
 import { i12 } from './i12-followers-get-everything-once.ts'
 
-export const invariants: readonly MakeChecker[] = [i1, i2, i3, i4, i5, i6, i7, i8, i9, i10, i11, i12]
+export const invariants: readonly MakeChecker[] = [
+  i1,
+  i2,
+  i3,
+  i4,
+  i5,
+  i6,
+  i7,
+  i8,
+  i9,
+  i10,
+  i11,
+  i12,
+]

@@ -8,7 +8,8 @@ export const i11: MakeChecker = ({ server, secrets }) => ({
     for (const secret of secrets) {
       const bytes = Buffer.from(secret)
       for (const form of [bytes.toString('base64').replace(/=+$/, ''), bytes.toString('hex')])
-        if (everything.includes(form)) throw new Violation('I11', 'a transfer key stands in the log')
+        if (everything.includes(form))
+          throw new Violation('I11', 'a transfer key stands in the log')
     }
   },
 })

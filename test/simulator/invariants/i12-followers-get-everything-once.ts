@@ -6,6 +6,9 @@ export const i12: MakeChecker = ({ server, coordinators }) => ({
   atEnd: () => {
     for (const { name, fleet } of coordinators())
       if (fleet().position !== server.entries.length)
-        throw new Violation('I12', `${name} stands at ${fleet().position} of ${server.entries.length}`)
+        throw new Violation(
+          'I12',
+          `${name} stands at ${fleet().position} of ${server.entries.length}`,
+        )
   },
 })

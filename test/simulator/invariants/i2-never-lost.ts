@@ -10,8 +10,7 @@ export const i2: MakeChecker = ({ machines, hurt, server }) => {
     afterStep: () => {
       const whole = new Set<string>()
       for (const { world } of machines.values())
-        for (const { vm, state } of world.guests.values())
-          if (state !== 'receiving') whole.add(vm)
+        for (const { vm, state } of world.guests.values()) if (state !== 'receiving') whole.add(vm)
       for (const vm of whole) known.add(vm)
       for (const vm of known)
         if (!whole.has(vm)) {

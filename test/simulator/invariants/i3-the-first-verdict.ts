@@ -18,7 +18,10 @@ export const i3: MakeChecker = ({ server, fleet }) => ({
     const { migration, attempt, data } = event
     const verdict = firstVerdict(server, { target: data.target, migration, attempt })
     if (verdict !== event.type)
-      throw new Violation('I3', `position ${position} counts as ${event.type}; ${verdict} came first`)
+      throw new Violation(
+        'I3',
+        `position ${position} counts as ${event.type}; ${verdict} came first`,
+      )
     const present = fleet.guests.get(event.vm)?.migration
     if (present?.id === migration && present.attempt.verdict?.position !== position)
       throw new Violation('I3', `the fold took another verdict than position ${position}`)

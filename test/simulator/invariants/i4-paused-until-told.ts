@@ -10,9 +10,10 @@ export const i4: MakeChecker = ({ machines, server, fleet }) => {
     const perform = lastPerformOn(server, host, vm)
     if (perform === undefined) return false
     const { migration, attempt, data } = perform
-    if (firstVerdict(server, { target: data.target, migration, attempt }) === 'Cancelled') return true
+    if (firstVerdict(server, { target: data.target, migration, attempt }) === 'Cancelled')
+      return true
     const known = fleet.guests.get(vm)?.migration
-    return known?.id === migration && known.fence !== undefined
+    return known?.id === migration && known.attempt.fence !== undefined
   }
   return {
     onEffect: ({ call, host, vm, guest }) => {

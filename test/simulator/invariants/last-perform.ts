@@ -19,7 +19,7 @@ export function firstVerdict(
   attempt: { readonly target: string; readonly migration: string; readonly attempt: number },
 ): 'Committed' | 'Cancelled' | undefined {
   const subject = verdicts(attempt.target, attempt.migration, attempt.attempt)
-  for (let entry = server.next(subject, 0); entry !== undefined; ) {
+  for (let entry = server.next(subject, 0); entry !== undefined;) {
     const { message, position } = entry
     if (message.is === 'event') {
       const { event } = message
