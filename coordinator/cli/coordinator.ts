@@ -2,13 +2,22 @@ import { hostname } from 'node:os'
 import { Command } from 'commander'
 import { sayOnStderr } from '@ferry/events/say'
 import { coordinatorHere } from '../main.ts'
-import { Exit, ending, exits, logAddress, untilInterrupted, withLogOptions } from './context.ts'
-import type { LogOptions } from './context.ts'
+import {
+  Exit,
+  ending,
+  exits,
+  logAddress,
+  untilInterrupted,
+  withDurability,
+  withLogOptions,
+} from './context.ts'
+import type { DurabilityOption, LogOptions } from './context.ts'
 
-type Options = LogOptions & { name: string; replicas: string; logLevel: string }
+type Options = LogOptions &
+  DurabilityOption & { name: string; replicas?: string; synced?: boolean; logLevel: string }
 
 export const coordinatorVerb = (): Command =>
-  withLogOptions(new Command('coordinator'))
+  withDurability(withLogOptions(new Command('coordinator')))
     .description('run a coordinator on a log that is there already; any number may run, one leads')
     .option(
       '--name <name>',
@@ -17,15 +26,23 @@ export const coordinatorVerb = (): Command =>
     )
     .option(
       '--replicas <number>',
-      'on how many servers the log stands, where it has to be made',
-      '1',
+      'on how many servers the log stands, where it has to be made (default: 3 in a cluster)',
+    )
+    .option(
+      '--synced',
+      'every one of the servers has sync_interval: always, which NATS does not tell its clients',
     )
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) =>
       ending(() => {
-        const { name } = options
+        const { name, durability, synced, replicas } = options
         return coordinatorHere(
-          { name, address: logAddress(options), replicas: replicasOf(options.replicas) },
+          {
+            name,
+            address: { ...logAddress(options), isSaidToSync: synced === true },
+            durability,
+            ...(replicas === undefined ? {} : { replicas: replicasOf(replicas) }),
+          },
           sayOnStderr(`coordinator ${name}`, options.logLevel),
           untilInterrupted(),
         )

@@ -3,8 +3,7 @@ import type { ChildProcess } from 'node:child_process'
 import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort, startNatsServer } from '@ferry/coordinator/embedded/nats-server'
-import type { NatsServer } from '@ferry/coordinator/embedded/nats-server'
+import { freePort } from '@ferry/coordinator/embedded/nats-server'
 import { systemClock, within } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
 import type { Connection } from '@ferry/events/log/connect'
@@ -16,6 +15,8 @@ import type { Answer, MigrateRequest } from '@ferry/schemas/request'
 import { bootSector } from '../guest/boot-sector.ts'
 import type { GuestProgram } from '../guest/boot-sector.ts'
 import { until } from '../until.ts'
+import { startCluster } from './cluster.ts'
+import type { Cluster } from './cluster.ts'
 import { openLink } from './link.ts'
 import type { Link } from './link.ts'
 import { qemusUnder, readMemory } from './outside.ts'
@@ -28,7 +29,9 @@ export type Lab = {
   readonly connection: Connection
   readonly coordinator: LabProcess
   readonly agent: (host: string) => LabProcess
-  /** nats-server, which keeps its port and its data. */
+  /** The log's servers: one, where nothing else was asked for. */
+  readonly cluster: Cluster
+  /** All of them, which keep their ports and their data. */
   readonly stopLog: (signal?: NodeJS.Signals) => Promise<void>
   readonly startLog: () => Promise<void>
   readonly defineGuest: (vm: string, guest: LabGuest) => Promise<void>
@@ -80,6 +83,8 @@ export type LabOptions = {
   readonly isCuttable?: boolean
   /** Where the log listens; absent or 0: any free port. */
   readonly port?: number
+  /** How many nats-servers keep the log; absent: one. */
+  readonly servers?: 1 | 3
 }
 
 const ROOT = join(import.meta.dirname, '..', '..')
@@ -90,9 +95,9 @@ export async function openLab(options: LabOptions): Promise<Lab> {
   const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
   const definitions = join(folder, 'vms')
   await mkdir(definitions)
-  const dataDirectory = join(folder, 'log')
-  let server: NatsServer = await startNatsServer({ dataDirectory, port: options.port ?? 0 })
-  const port = Number(new URL(server.url).port)
+  const cluster = await startCluster(join(folder, 'log'), options.servers ?? 1, options.port)
+  const servers = [...cluster.urls]
+  const server = servers.join(',')
   const processes: LabProcess[] = []
   const run = (name: string, words: readonly string[]) => {
     const process = labProcess(name, [...words, '--log-level', logLevel], folder)
@@ -100,7 +105,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     return process
   }
 
-  const coordinator = run('coordinator', ['coordinator', '--server', server.url, '--name', 'c1'])
+  const coordinator = run('coordinator', ['coordinator', '--server', server, '--name', 'c1'])
   const agents = new Map<string, LabProcess>()
   const links = new Map<string, Link>()
   for (const host of hosts) {
@@ -110,7 +115,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     if (link !== undefined) links.set(host, link)
     const settings = {
       host,
-      servers: [server.url],
+      servers,
       stateDirectory: join(folder, host),
       definitions,
       driver,
@@ -121,7 +126,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     await writeFile(config, JSON.stringify(settings, null, 2))
     agents.set(host, run(`agent-${host}`, ['agent', '--config', config]))
   }
-  const connection = await connect({ servers: [server.url], name: 'lab' }, systemClock, {
+  const connection = await connect({ servers, name: 'lab' }, systemClock, {
     patienceMs: 30_000,
   })
 
@@ -138,14 +143,14 @@ export async function openLab(options: LabOptions): Promise<Lab> {
 
   const lab: Lab = {
     folder,
-    server: () => server.url,
+    server: () => server,
+    cluster,
     connection,
     coordinator,
     agent: (host) => named(agents, host),
-    stopLog: (signal) => server.stop(signal),
-    startLog: async () => {
-      server = await startNatsServer({ dataDirectory, port })
-    },
+    stopLog: async (signal) =>
+      void (await Promise.all(cluster.names.map((name) => cluster.stop(name, signal)))),
+    startLog: async () => void (await Promise.all(cluster.names.map(cluster.start))),
     defineGuest: async (vm, guest) => {
       const path = join(definitions, `${encodeURIComponent(vm)}.json`)
       if ('simulated' in guest) return writeFile(path, JSON.stringify(guest.simulated))
@@ -182,9 +187,9 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     },
     event: (what, isIt) => nextEvent(connection, what, isIt),
     link: (host) => named(links, host),
-    ferry: (...words) => ferryAt(server.url, ...words),
+    ferry: (...words) => ferryAt(server, ...words),
     ferryAt,
-    watching: (words, isIt) => watching(server.url, words, isIt),
+    watching: (words, isIt) => watching(server, words, isIt),
     qemus,
     onlyRunning: async () => {
       const found = await qemus()
@@ -203,7 +208,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     close: async () => {
       await connection.close()
       await Promise.all(processes.map((each) => each.end()))
-      await server.stop()
+      await cluster.close()
       await Promise.all([...links.values()].map((link) => link.close()))
       for (const { pid } of await qemus()) process.kill(pid, 'SIGKILL')
       await until('all guests to be gone', async () => (await qemus()).length === 0)
