@@ -61,11 +61,14 @@ type Raft = {
   readonly replicas?: readonly { readonly name: string; readonly current: boolean }[]
 }
 
-/** Which server leads the log, and whether all that have to are keeping up with it. */
-export async function leaderOf(connection: Connection): Promise<string> {
+/** Which server leads a stream. */
+export async function leaderOf(
+  connection: Connection,
+  stream: string = streams.log.name,
+): Promise<string> {
   let found: string | undefined
-  await until('the log to have a leader', async () => {
-    found = (await raftOf(connection))?.leader
+  await until(`${stream} to have a leader`, async () => {
+    found = (await raftOf(connection, stream))?.leader
     return found !== undefined && found !== ''
   })
   return found ?? ''
@@ -73,14 +76,13 @@ export async function leaderOf(connection: Connection): Promise<string> {
 
 export const whole = (connection: Connection): Promise<void> =>
   until('every server to have all of the log', async () => {
-    const raft = await raftOf(connection)
+    const raft = await raftOf(connection, streams.log.name)
     return raft?.leader !== undefined && raft.replicas?.every(({ current }) => current) === true
   })
 
-async function raftOf({ nc }: Connection): Promise<Raft | undefined> {
+async function raftOf({ nc }: Connection, stream: string): Promise<Raft | undefined> {
   try {
-    const subject = `$JS.API.STREAM.INFO.${streams.log.name}`
-    const answer = await nc.request(subject, '', { timeout: 1000 })
+    const answer = await nc.request(`$JS.API.STREAM.INFO.${stream}`, '', { timeout: 1000 })
     return answer.json<{ cluster?: Raft }>().cluster
   } catch {
     // Nobody leads: there is nobody to answer.
