@@ -43,6 +43,7 @@ export class Exit extends Error {
 export type LogOptions = { readonly server: string[]; readonly credentials?: string }
 
 const DEFAULT_SERVER = `nats://127.0.0.1:${DEFAULT_PORT}`
+const unsaid = [DEFAULT_SERVER]
 
 const DEFAULT_CONNECT_MS = 5000
 const ANSWER_MS = 10_000
@@ -50,11 +51,14 @@ const ANSWER_MS = 10_000
 export function withLogOptions(command: Command): Command {
   return command
     .addOption(
-      new Option('-s, --server <url>', 'where the log is; may be given several times')
+      new Option(
+        '-s, --server <url>',
+        'where the log is; several with commas between, or given several times',
+      )
         .env('FERRY_SERVER')
-        .default([DEFAULT_SERVER], DEFAULT_SERVER)
-        .argParser((value: string, before: string[] | string) => [
-          ...(Array.isArray(before) && before[0] !== DEFAULT_SERVER ? before : []),
+        .default(unsaid, DEFAULT_SERVER)
+        .argParser((value: string, before: string[]) => [
+          ...(before === unsaid ? [] : before),
           ...value.split(','),
         ]),
     )
