@@ -157,7 +157,7 @@ function logFacts(
   nc: NatsConnection,
   { config, cluster }: LogStream,
 ): LogFacts {
-  const { num_replicas = 1, storage, retention, discard, duplicate_window = 0 } = config
+  const { num_replicas = 1, storage, retention, duplicate_window = 0 } = config
   const { max_age, max_bytes, max_msgs, max_msgs_per_subject } = config
   const limits = [max_age, max_bytes, max_msgs, max_msgs_per_subject]
   const others = cluster?.replicas ?? []
@@ -174,7 +174,6 @@ function logFacts(
       config.deny_delete === true &&
       config.deny_purge === true &&
       retention === RetentionPolicy.Limits &&
-      discard === DiscardPolicy.New &&
       limits.every((limit = 0) => limit <= 0),
   }
 }
