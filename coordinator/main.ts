@@ -1,7 +1,10 @@
 import { systemClock } from '@ferry/events/clock'
+import { findings } from '@ferry/events/durability'
+import type { Durability } from '@ferry/events/durability'
 import { connect } from '@ferry/events/log/connect'
 import type { LogAddress } from '@ferry/events/log/connect'
 import { serve } from '@ferry/events/log/requests'
+import { sayChecks } from '@ferry/events/say'
 import type { Say } from '@ferry/events/say'
 import { verbsOf } from './api.ts'
 import { coordinate } from './coordinate.ts'
@@ -16,8 +19,10 @@ import { VERSION } from './version.ts'
 export type CoordinatorSettings = {
   readonly name: string
   readonly address: Omit<LogAddress, 'name'>
-  /** On how many servers the streams stand, where this coordinator has to make them. */
-  readonly replicas: number
+  /** On how many servers the streams stand, where this coordinator has to make them; absent: three in a cluster. */
+  readonly replicas?: number
+  /** It does not run on a log that is less than that. */
+  readonly durability: Durability
   readonly rules?: Rules
   readonly fences?: Fences
 }
@@ -30,14 +35,16 @@ export async function coordinatorHere(
   say: Say,
   signal: AbortSignal,
 ): Promise<void> {
-  const { name, address, replicas, rules = defaultRules, fences = noFences } = settings
+  const { name, address, replicas, durability, rules = defaultRules, fences = noFences } = settings
   const connection = await connect({ ...address, name: `coordinator ${name}` }, systemClock, {
     patienceMs: LOG_PATIENCE_MS,
     signal,
-    create: { replicas },
+    create: replicas === undefined ? {} : { replicas },
+    durability,
   })
-  const { log, leases, heartbeats, nc, server } = connection
-  say.info({ server }, 'connected')
+  const { log, leases, heartbeats, nc, facts } = connection
+  say.info({ log: facts, durability }, 'connected')
+  sayChecks(say, findings(facts))
   // What ends this coordinator for another reason than the signal must end its parts as well.
   const stop = new AbortController()
   const both = AbortSignal.any([signal, stop.signal])

@@ -4,7 +4,9 @@ import { totalmem } from 'node:os'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { systemClock } from '@ferry/events/clock'
+import { findings } from '@ferry/events/durability'
 import { connect } from '@ferry/events/log/connect'
+import { sayChecks } from '@ferry/events/say'
 import type { Say } from '@ferry/events/say'
 import { runAgent } from './agent.ts'
 import type { Driver } from './driver.ts'
@@ -28,6 +30,8 @@ export async function agentOnThisHost(
     host,
     servers,
     credentialsFile,
+    durability = 'any',
+    logIsSynced = false,
     stateDirectory,
     listen,
     address,
@@ -42,12 +46,16 @@ export async function agentOnThisHost(
     const logAddress = {
       servers,
       name: `agent ${host}`,
+      isSaidToSync: logIsSynced,
       ...(credentialsFile === undefined ? {} : { credentialsFile }),
     }
     const connection = await connect(logAddress, systemClock, {
       patienceMs: LOG_PATIENCE_MS,
       signal,
+      durability,
     })
+    say.info({ log: connection.facts, durability }, 'connected')
+    sayChecks(say, findings(connection.facts))
     try {
       await runAgent({
         host,

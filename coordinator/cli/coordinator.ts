@@ -3,13 +3,28 @@ import { Command } from 'commander'
 import { sayOnStderr } from '@ferry/events/say'
 import { coordinatorHere } from '../main.ts'
 import { FENCE_HELP, fencesFrom } from './fence-file.ts'
-import { Exit, ending, exits, logAddress, untilInterrupted, withLogOptions } from './context.ts'
-import type { LogOptions } from './context.ts'
+import {
+  Exit,
+  ending,
+  exits,
+  logAddress,
+  untilInterrupted,
+  withDurability,
+  withLogOptions,
+} from './context.ts'
+import type { DurabilityOption, LogOptions } from './context.ts'
 
-type Options = LogOptions & { name: string; replicas: string; fence?: string; logLevel: string }
+type Options = LogOptions &
+  DurabilityOption & {
+    name: string
+    replicas?: string
+    synced?: boolean
+    fence?: string
+    logLevel: string
+  }
 
 export const coordinatorVerb = (): Command =>
-  withLogOptions(new Command('coordinator'))
+  withDurability(withLogOptions(new Command('coordinator')))
     .description('run a coordinator on a log that is there already; any number may run, one leads')
     .option(
       '--name <name>',
@@ -18,20 +33,24 @@ export const coordinatorVerb = (): Command =>
     )
     .option(
       '--replicas <number>',
-      'on how many servers the log stands, where it has to be made',
-      '1',
+      'on how many servers the log stands, where it has to be made (default: 3 in a cluster)',
+    )
+    .option(
+      '--synced',
+      'every one of the servers has sync_interval: always, which NATS does not tell its clients',
     )
     .option('--fence <file>', FENCE_HELP)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) =>
       ending(async () => {
-        const { name } = options
-        await coordinatorHere(
+        const { name, durability, synced, replicas, fence } = options
+        return coordinatorHere(
           {
             name,
-            address: logAddress(options),
-            replicas: replicasOf(options.replicas),
-            fences: await fencesFrom(options.fence),
+            address: { ...logAddress(options), isSaidToSync: synced === true },
+            durability,
+            ...(replicas === undefined ? {} : { replicas: replicasOf(replicas) }),
+            fences: await fencesFrom(fence),
           },
           sayOnStderr(`coordinator ${name}`, options.logLevel),
           untilInterrupted(),

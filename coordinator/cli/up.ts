@@ -5,12 +5,19 @@ import { sayOnStderr } from '@ferry/events/say'
 import { DEFAULT_PORT, startNatsServer } from '../embedded/nats-server.ts'
 import { coordinatorHere } from '../main.ts'
 import { FENCE_HELP, fencesFrom } from './fence-file.ts'
-import { Exit, ending, exits, print, untilInterrupted } from './context.ts'
+import { Exit, ending, exits, print, untilInterrupted, withDurability } from './context.ts'
+import type { DurabilityOption } from './context.ts'
 
-type Options = { data: string; port: string; name: string; fence?: string; logLevel: string }
+type Options = DurabilityOption & {
+  data: string
+  port: string
+  name: string
+  fence?: string
+  logLevel: string
+}
 
 export const upVerb = (): Command =>
-  new Command('up')
+  withDurability(new Command('up'))
     .description(
       "run everything that a small fleet needs beside its agents: the system's nats-server, and a coordinator",
     )
@@ -25,7 +32,7 @@ export const upVerb = (): Command =>
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) => ending(() => up(options)))
 
-async function up({ data, port, name, fence, logLevel }: Options): Promise<number> {
+async function up({ data, port, name, durability, fence, logLevel }: Options): Promise<number> {
   const portNumber = Number(port)
   if (!Number.isInteger(portNumber) || portNumber < 0 || portNumber > 65535)
     throw new Exit(exits.usage, `--port ${port} is not a port.`)
@@ -39,7 +46,12 @@ async function up({ data, port, name, fence, logLevel }: Options): Promise<numbe
   void server.ended.then(() => ended.abort())
   try {
     await coordinatorHere(
-      { name, address: { servers: [server.url] }, replicas: 1, fences },
+      {
+        name,
+        address: { servers: [server.url], isSaidToSync: server.isSynced },
+        durability,
+        fences,
+      },
       sayOnStderr(`coordinator ${name}`, logLevel),
       AbortSignal.any([interrupted, ended.signal]),
     )

@@ -3,8 +3,7 @@ import type { ChildProcess } from 'node:child_process'
 import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort, startNatsServer } from '@ferry/coordinator/embedded/nats-server'
-import type { NatsServer } from '@ferry/coordinator/embedded/nats-server'
+import { freePort } from '@ferry/coordinator/embedded/nats-server'
 import { systemClock, within } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
 import type { Connection } from '@ferry/events/log/connect'
@@ -16,6 +15,8 @@ import type { Answer, MigrateRequest } from '@ferry/schemas/request'
 import { bootSector } from '../guest/boot-sector.ts'
 import type { GuestProgram } from '../guest/boot-sector.ts'
 import { until } from '../until.ts'
+import { startCluster } from './cluster.ts'
+import type { Cluster } from './cluster.ts'
 import { openLink } from './link.ts'
 import type { Link } from './link.ts'
 import { qemusUnder, readMemory } from './outside.ts'
@@ -32,7 +33,9 @@ export type Lab = {
   /** Which of them leads, by the log. */
   readonly leader: () => Promise<string>
   readonly agent: (host: string) => LabProcess
-  /** nats-server, which keeps its port and its data. */
+  /** The log's servers: one, where nothing else was asked for. */
+  readonly cluster: Cluster
+  /** All of them, which keep their ports and their data. */
   readonly stopLog: (signal?: NodeJS.Signals) => Promise<void>
   readonly startLog: () => Promise<void>
   readonly signalLog: (signal: NodeJS.Signals) => void
@@ -90,6 +93,8 @@ export type LabOptions = {
   readonly isCuttable?: boolean
   /** Where the log listens; absent or 0: any free port. */
   readonly port?: number
+  /** How many nats-servers keep the log; absent: one. */
+  readonly servers?: 1 | 3
 }
 
 const ROOT = join(import.meta.dirname, '..', '..')
@@ -100,9 +105,9 @@ export async function openLab(options: LabOptions): Promise<Lab> {
   const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
   const definitions = join(folder, 'vms')
   await mkdir(definitions)
-  const dataDirectory = join(folder, 'log')
-  let server: NatsServer = await startNatsServer({ dataDirectory, port: options.port ?? 0 })
-  const port = Number(new URL(server.url).port)
+  const cluster = await startCluster(join(folder, 'log'), options.servers ?? 1, options.port)
+  const servers = [...cluster.urls]
+  const server = servers.join(',')
   const processes: LabProcess[] = []
   const run = (name: string, words: readonly string[]) => {
     const process = labProcess(name, [...words, '--log-level', logLevel], folder)
@@ -113,17 +118,17 @@ export async function openLab(options: LabOptions): Promise<Lab> {
   const links = new Map<string, Link>()
   const logLinks = new Map<string, Link>()
   /** Where somebody of that name finds nats-server. */
-  const logFor = async (name: string): Promise<string> => {
-    if (!isCuttable) return server.url
-    const link = await openLink(port)
+  const logFor = async (name: string): Promise<readonly string[]> => {
+    if (!isCuttable) return servers
+    const link = await openLink(Number(new URL(server).port))
     logLinks.set(name, link)
-    return `nats://${link.address.host}:${link.address.port}`
+    return [`nats://${link.address.host}:${link.address.port}`]
   }
 
   const coordinators = new Map<string, LabProcess>()
   for (let number = 1; number <= count; number++) {
     const name = `c${number}`
-    const words = ['coordinator', '--server', await logFor(name), '--name', name]
+    const words = ['coordinator', '--server', (await logFor(name)).join(), '--name', name]
     coordinators.set(name, run(`coordinator-${name}`, words))
   }
   const agents = new Map<string, LabProcess>()
@@ -134,7 +139,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     if (link !== undefined) links.set(host, link)
     const settings = {
       host,
-      servers: [await logFor(host)],
+      servers: await logFor(host),
       stateDirectory: join(folder, host),
       definitions,
       driver,
@@ -147,10 +152,10 @@ export async function openLab(options: LabOptions): Promise<Lab> {
   }
   const endAll = async () => {
     await Promise.all(processes.map((each) => each.end()))
-    await server.stop()
+    await cluster.close()
     await Promise.all([...links.values(), ...logLinks.values()].map((link) => link.close()))
   }
-  const connection = await connect({ servers: [server.url], name: 'lab' }, systemClock, {
+  const connection = await connect({ servers, name: 'lab' }, systemClock, {
     patienceMs: 60_000,
   }).catch(async (error: unknown) => {
     await endAll()
@@ -171,7 +176,8 @@ export async function openLab(options: LabOptions): Promise<Lab> {
 
   const lab: Lab = {
     folder,
-    server: () => server.url,
+    server: () => server,
+    cluster,
     connection,
     coordinator: named(coordinators, 'c1'),
     coordinators,
@@ -181,11 +187,10 @@ export async function openLab(options: LabOptions): Promise<Lab> {
       return leader
     },
     agent: (host) => named(agents, host),
-    stopLog: (signal) => server.stop(signal),
-    startLog: async () => {
-      server = await startNatsServer({ dataDirectory, port })
-    },
-    signalLog: (signal) => void process.kill(server.pid, signal),
+    stopLog: async (signal) =>
+      void (await Promise.all(cluster.names.map((name) => cluster.stop(name, signal)))),
+    startLog: async () => void (await Promise.all(cluster.names.map(cluster.start))),
+    signalLog: (signal) => cluster.names.forEach((name) => cluster.signal(name, signal)),
     defineGuest: async (vm, guest) => {
       const path = join(definitions, `${encodeURIComponent(vm)}.json`)
       if ('simulated' in guest) return writeFile(path, JSON.stringify(guest.simulated))
@@ -223,9 +228,9 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     event: (what, isIt) => nextEvent(connection, what, isIt),
     link: (host) => named(links, host),
     logLink: (name) => named(logLinks, name),
-    ferry: (...words) => ferryAt(server.url, ...words),
+    ferry: (...words) => ferryAt(server, ...words),
     ferryAt,
-    watching: (words, isIt) => watching(server.url, words, isIt),
+    watching: (words, isIt) => watching(server, words, isIt),
     qemus,
     onlyRunning: async () => {
       const found = await qemus()

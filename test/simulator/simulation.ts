@@ -73,9 +73,9 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const machines = new Map<string, Machine>()
   const lives = new Map<string, Life>()
   const coordinators = new Map<string, Coordinator>()
-  let violation: Violation | undefined
+  const found: { violation?: Violation } = {}
   const broken = (error: unknown) => {
-    violation ??=
+    found.violation ??=
       error instanceof Violation
         ? error
         : new Violation('a bug', String((error as Error).stack ?? error))
@@ -301,7 +301,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
         (migration === undefined || isEnded(migration.phase) || migration.phase === 'inDoubt'),
     )
   let settledAt: number | undefined
-  while (violation === undefined && (await time.step())) {
+  while (found.violation === undefined && (await time.step())) {
     checked((checker) => checker.afterStep?.())
     if (!isCalm && time.now() >= faultyUntil) {
       isCalm = true
@@ -312,7 +312,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     const isQuiet = settledAt !== undefined && time.now() - settledAt > QUIET_MS
     if (isQuiet || time.now() - faultyUntil > CALM_MS) break
   }
-  if (violation === undefined)
+  if (found.violation === undefined)
     for (const { atEnd } of checkers) await Promise.resolve(atEnd?.()).catch(broken)
   for (const life of lives.values()) life.die()
 
@@ -329,7 +329,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     inDoubt: all.filter(({ phase }) => phase === 'inDoubt').length,
     events: server.entries.length,
     simulatedSeconds: (time.now() - begunAt) / 1000,
-    ...(violation === undefined ? {} : { violation }),
+    ...found,
     entries: server.entries,
   }
 }
