@@ -42,6 +42,10 @@ export async function openSender(
   }
   stream.on('error', (error: NodeJS.ErrnoException) => breaks(error.code ?? error.message))
   stream.on('close', () => breaks('closed by the target'))
+  // A target that takes nothing more must not hold back what ends the attempt.
+  const stop = () => stream.destroy()
+  if (signal.aborted) stop()
+  signal.addEventListener('abort', stop, { once: true })
   // The target says nothing on this stream; reading notices when it goes away.
   stream.resume()
 
@@ -86,6 +90,9 @@ export async function openSender(
     hurry: () => {
       paces = []
     },
-    close: () => stream.destroy(),
+    close: () => {
+      signal.removeEventListener('abort', stop)
+      stream.destroy()
+    },
   }
 }

@@ -301,6 +301,23 @@ test('a target that goes away is a broken stream at the source', () =>
     assert.is((await failureOf(source.finish())).type, 'StreamBroken')
   }))
 
+test('a source that is told to stop does not wait for a target that takes nothing', () =>
+  withPort(async ({ port, open }) => {
+    const { transfer, key } = open('m1.1')
+    const stop = new AbortController()
+    const ticket = { transfer, key, address: port.address, version: 1 }
+    const source = await openSender(ticket, {
+      wire: tlsWire,
+      clock: systemClock,
+      paces: [],
+      signal: stop.signal,
+    })
+    // Nobody reads at the other end: what is sent fills the network's buffers, and then stands still.
+    const sending = failureOf(source.send(imageOf(randomBytes(64_000_000))))
+    stop.abort()
+    assert.is((await sending).type, 'StreamBroken')
+  }))
+
 test('a hypervisor that stops taking the image fails the transfer', () =>
   withPort(async ({ port, open }) => {
     const { transfer, key, arrival } = open('m1.1')

@@ -17,6 +17,8 @@ export type Faults = {
   readonly forgottenId: number
   /** Junk, forged and repeated messages, for each second. */
   readonly junkPerSecond: number
+  /** A coordinator out of its mind, for each second: an old command again, or one that nothing in the log asks for. */
+  readonly rashCommandPerSecond: number
   /** After a step of a process (an answer, a driver's call): it dies. */
   readonly crash: number
   /** For each second and machine or guest. */
@@ -52,6 +54,7 @@ export const noFaults: Faults = {
   leakyGuard: 0,
   forgottenId: 0,
   junkPerSecond: 0,
+  rashCommandPerSecond: 0,
   crash: 0,
   hostCrashPerSecond: 0,
   hypervisorCrashPerSecond: 0,
@@ -82,6 +85,7 @@ const worst: Faults = {
   leakyGuard: 0.5,
   forgottenId: 0.3,
   junkPerSecond: 2,
+  rashCommandPerSecond: 1,
   crash: 0.004,
   hostCrashPerSecond: 0.01,
   hypervisorCrashPerSecond: 0.01,

@@ -24,7 +24,7 @@ import { logServer } from './log-server.ts'
 import { agentGone, driverOn } from './machine.ts'
 import type { Machine } from './machine.ts'
 import { LOG, network as makeNetwork } from './network.ts'
-import { strangeMessage } from './strangers.ts'
+import { rashCommand, strangeMessage } from './strangers.ts'
 import { simulatedTime } from './time.ts'
 import { Violation } from './violation.ts'
 import { wireOf } from './wire.ts'
@@ -283,6 +283,10 @@ export async function simulate(plan: Plan): Promise<Outcome> {
           world.guests.delete(vm)
         }
     }
+    if (often(now.rashCommandPerSecond)) {
+      const rash = rashCommand(server, fleet, weather)
+      if (rash !== undefined) server.append(rash)
+    }
     if (often(now.junkPerSecond)) {
       const strange = strangeMessage(server, weather)
       isJunk = true
@@ -313,8 +317,13 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     const isQuiet = settledAt !== undefined && time.now() - settledAt > QUIET_MS
     if (isQuiet || time.now() - faultyUntil > CALM_MS) break
   }
-  if (found.violation === undefined)
-    for (const { atEnd } of checkers) await Promise.resolve(atEnd?.()).catch(broken)
+  if (found.violation === undefined) {
+    try {
+      for (const { atEnd } of checkers) await atEnd?.()
+    } catch (error) {
+      broken(error)
+    }
+  }
   for (const life of lives.values()) life.die()
 
   const hash = createHash('sha256')

@@ -1,5 +1,9 @@
 import type { Event } from '@ferry/schemas/event'
+import { messages } from '@ferry/schemas/messages'
 import { encode } from '@ferry/schemas/cloud-event'
+import type { Fleet } from '@ferry/events/fleet'
+import { underWay } from '@ferry/events/fleet'
+import { subjectOf } from '@ferry/events/subjects'
 import { readEntry } from '@ferry/events/entry'
 import type { Chance } from './chance.ts'
 import type { LogServer } from './log-server.ts'
@@ -26,9 +30,46 @@ export function strangeMessage(
     () => ({ subject: entry.subject, body: encode(saidBy(event, { coordinator: 'stranger' })) }),
     () => ({ subject: entry.subject, body: body.replace(/"data":\{/, '"data":{"after":"x",') }),
   ])()
+  // A fact of a host that has no part in it stands where it may, and is void all the same.
+  const own = { ...event, writer: { host: 'stranger' } }
+  if (messages[event.type].kind === 'fact' && chance.happens(0.2))
+    return { subject: subjectOf(own) ?? '', body: encode(own) }
   // Chance may have made something that its writer could have said.
   const read = readEntry({ position: 1, storedAt: 0, ...made })
   return read.message.is === 'event' ? undefined : made
+}
+
+/** What a coordinator should never write: agents must find out for themselves that it may not be obeyed. */
+export function rashCommand(
+  server: LogServer,
+  fleet: Fleet,
+  chance: Chance,
+): { subject: string; body: string } | undefined {
+  const { bodies, entries } = server
+  const commands = entries.filter(({ subject }) => subject.startsWith('ferry.command.'))
+  const [old] = commands.length === 0 ? [] : [chance.pick(commands)]
+  if (old === undefined || chance.happens(0.5))
+    return old && { subject: old.subject, body: bodies[old.position - 1] ?? '' }
+  const migrations = underWay(fleet).filter(({ attempt }) => attempt.slot !== undefined)
+  if (migrations.length === 0) return undefined
+  const { id, vm, source, attempt } = chance.pick(migrations)
+  const { admission = 0, target = '' } = attempt.slot ?? {}
+  const envelope = {
+    id: `rash-${entries.length}`,
+    writer: { coordinator: 'rash' },
+    time: new Date(0).toISOString(),
+    vm,
+    migration: id,
+    attempt: attempt.number,
+  }
+  const [role, host] = chance.pick([
+    ['source', source],
+    ['target', target],
+  ] as const)
+  const event: Event = chance.happens(0.5)
+    ? { ...envelope, type: 'Cancel', data: { host, admission, role, target } }
+    : { ...envelope, type: 'Confirm', data: { host: source, admission, target } }
+  return { subject: subjectOf(event) ?? '', body: encode(event) }
 }
 
 const junk = [

@@ -97,6 +97,7 @@ class End extends Duplex {
   offer: Offer | undefined
   readonly #send: (piece: Buffer | null, done: () => void) => void
   readonly #gone: () => void
+  #writing: ((error?: Error) => void) | undefined
 
   constructor(send: (piece: Buffer | null, done: () => void) => void, gone: () => void) {
     super({ allowHalfOpen: true })
@@ -107,9 +108,17 @@ class End extends Duplex {
 
   override _read(): void {}
 
-  override _write(piece: Buffer, _: BufferEncoding, done: () => void): void {
+  override _write(piece: Buffer, _: BufferEncoding, done: (error?: Error) => void): void {
+    this.#writing = done
     // The sender uses its buffer again as soon as it is told that this one is written.
-    this.#send(Buffer.from(piece), done)
+    this.#send(Buffer.from(piece), () => this.#written())
+  }
+
+  /** As a socket does: what was being written when it was destroyed was not written. */
+  #written(error?: Error): void {
+    const done = this.#writing
+    this.#writing = undefined
+    done?.(error)
   }
 
   override _final(done: () => void): void {
@@ -118,6 +127,7 @@ class End extends Duplex {
 
   override _destroy(error: Error | null, done: (error: Error | null) => void): void {
     this.#gone()
+    this.#written(error ?? new Error('ECANCELED'))
     done(error)
   }
 }

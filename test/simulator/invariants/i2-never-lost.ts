@@ -1,3 +1,4 @@
+import { isEnded } from '@ferry/events/phases'
 import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
 import { lastPerformOn, runs } from './last-perform.ts'
@@ -16,6 +17,17 @@ export const i2: MakeChecker = ({ machines, hurt, server, fleet }) => {
           if (!hurt.has(vm)) throw new Violation('I2', `${vm} is nowhere`)
           known.delete(vm)
         }
+    },
+    atEnd: () => {
+      for (const vm of known) {
+        const { migration } = fleet.guests.get(vm) ?? {}
+        if (hurt.has(vm) || migration === undefined || !isEnded(migration.phase)) continue
+        const isRunning = [...machines.values()].some(
+          ({ world }) => world.guests.get(vm)?.state === 'running',
+        )
+        if (!isRunning)
+          throw new Violation('I2', `${vm} runs nowhere, though its migration has ended`)
+      }
     },
     onEffect: ({ call, host, vm, guest }) => {
       if (call !== 'release' || guest === undefined) return
