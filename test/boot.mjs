@@ -15,6 +15,7 @@ const programs = {
   demo: { file: 'test/demo/demo.ts', needs: [natsServer, qemu, qemuImg] },
   test: { file: 'test/run.ts', needs: [natsServer, qemu, qemuImg] },
   sim: { file: 'test/simulator/sim.ts', needs: [] },
+  mutations: { file: 'test/simulator/mutate.ts', needs: [] },
   bench: { file: 'test/bench/bench.ts', needs: [natsServer, qemu, qemuImg] },
   chaos: { file: 'test/real/chaos/chaos.ts', needs: [natsServer, qemu, qemuImg] },
 }

@@ -8,11 +8,12 @@ import type { Report } from './worker.ts'
 export async function simulateAll(
   wishes: Iterator<Wish>,
   seen: (report: Report) => 'go on' | 'enough',
+  workerFile = join(import.meta.dirname, 'worker.ts'),
 ): Promise<void> {
   let isEnough = false
   const worker = () =>
     new Promise<void>((resolve, reject) => {
-      const child = fork(join(import.meta.dirname, 'worker.ts'), [], {
+      const child = fork(workerFile, [], {
         execArgv: ['--import', 'tsx'],
       })
       const next = () => {

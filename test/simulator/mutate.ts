@@ -1,0 +1,78 @@
+import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
+import { cpus, tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { simulateAll } from './crew.ts'
+import { mutations } from './mutations.ts'
+import type { Mutation } from './mutations.ts'
+import type { Report } from './worker.ts'
+
+/**
+ * `npm run mutations`: puts each deliberate bug into a copy of the code and lets the simulator look for it. Ends with 1
+ * when one of them is not found within the number of runs that CI has.
+ */
+const ROOT = join(import.meta.dirname, '..', '..')
+const MOST_RUNS = 400
+const rooms = ['schemas', 'events', 'coordinator', 'host-agent', 'test']
+const words = process.argv.slice(2)
+
+const rows: string[] = []
+let missed = 0
+const copy = await mkdtemp(join(tmpdir(), 'ferry-mutations-'))
+try {
+  for (const room of rooms)
+    await cp(join(ROOT, room), join(copy, room), { recursive: true, verbatimSymlinks: true })
+  await cp(join(ROOT, 'package.json'), join(copy, 'package.json'))
+  await symlink(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
+  for (const mutation of mutations) {
+    if (words.length > 0 && !words.some((word) => mutation.bug.includes(word))) continue
+    const { bug, file } = mutation
+    const { runs, found } = await within(copy, mutation)
+    if (found === undefined) missed += 1
+    const row = `| ${bug} | \`${file}\` | ${found ?? '**not found**'} | ${runs} |`
+    console.log(row)
+    rows.push(row)
+  }
+} finally {
+  await rm(copy, { recursive: true, force: true })
+}
+if (words.length === 0)
+  await writeFile(join(import.meta.dirname, 'MUTATIONS.md'), `${head()}${rows.join('\n')}\n`)
+process.exitCode = missed === 0 ? 0 : 1
+
+async function within(folder: string, { file, from, to }: Mutation) {
+  const path = join(folder, file)
+  const text = await readFile(path, 'utf8')
+  if (text.split(from).length !== 2) throw new Error(`'${from}' does not stand once in ${file}`)
+  await writeFile(
+    path,
+    text.replace(from, () => to),
+  )
+  const report: { runs: number; found?: string } = { runs: 0 }
+  try {
+    const wishes = Array.from({ length: MOST_RUNS }, (_, nth) => ({ seed: nth + 1 })).values()
+    await simulateAll(
+      wishes,
+      ({ broken }: Report) => {
+        if (report.found !== undefined) return 'enough'
+        report.runs += 1
+        if (broken === undefined) return 'go on'
+        report.found = broken
+        return 'enough'
+      },
+      join(folder, 'test', 'simulator', 'worker.ts'),
+    )
+  } finally {
+    await writeFile(path, text)
+  }
+  return report
+}
+
+function head(): string {
+  return `# Deliberate bugs, and how soon the simulator finds them
+
+Written by \`npm run mutations\` on ${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0]?.model.trim()}, Node ${process.versions.node}: seeds from 1 on, about 40 migrations under faults each, at most ${MOST_RUNS}.
+
+| bug | in | found as | runs |
+| --- | --- | --- | --- |
+`
+}

@@ -1,0 +1,145 @@
+/**
+ * Deliberate bugs in the safety rules, one line each: the simulator has to find every one of them. `from` stands exactly
+ * once in its file, or the list is out of date and says so.
+ */
+export type Mutation = {
+  readonly bug: string
+  readonly file: string
+  readonly from: string
+  readonly to: string
+}
+
+export const mutations: readonly Mutation[] = [
+  {
+    bug: 'a paused source resumes without looking for the verdict',
+    file: 'host-agent/duties.ts',
+    from: "if (verdict?.type === 'Cancelled') return true",
+    to: 'if (verdict === undefined || verdict.type === verdict.type) return true',
+  },
+  {
+    bug: 'the target starts the guest whoever won the verdict',
+    file: 'host-agent/duties.ts',
+    from: 'return (await contest(log, event, { signal })).won',
+    to: 'return (await contest(log, event, { signal })) !== undefined',
+  },
+  {
+    bug: 'the target acts on its verdict before it has read it back',
+    file: 'host-agent/duties.ts',
+    from: 'const hasWon = await commit(committed(command, hands, whole), hands, signal)',
+    to: 'const hasWon = (commit(committed(command, hands, whole), hands, signal).catch(() => {}), true)',
+  },
+  {
+    bug: 'an image without its end frame counts as whole',
+    file: 'host-agent/transfer/receive.ts',
+    from: "if (receipt === undefined) fail({ type: 'StreamCut', receivedBytes: meter.bytes() })",
+    to: 'if (receipt === undefined) settle(() => (hypervisor.end(), resolve(meter.close())))',
+  },
+  {
+    bug: 'the digest of an image is not looked at',
+    file: 'host-agent/transfer/receive.ts',
+    from: 'if (came.digest !== sent.digest)',
+    to: 'if (came.digest === "")',
+  },
+  {
+    bug: 'a source is released without TargetRunning',
+    file: 'host-agent/duties.ts',
+    from: "if ((await said(log, running, 'TargetRunning', command)) === undefined) {",
+    to: "if ((await said(log, running, 'TargetRunning', command)) === null) {",
+  },
+  {
+    bug: 'a command of an attempt that is long over is obeyed',
+    file: 'host-agent/journal.ts',
+    from: "if (known.admission > admission) return 'superseded'",
+    to: "if (known.admission > admission) return 'obey'",
+  },
+  {
+    bug: 'the journal is forgotten: what was answered is done again',
+    file: 'host-agent/journal.ts',
+    from: 'if (known === undefined || known.admission < admission) return',
+    to: 'if (true) return',
+  },
+  {
+    bug: 'an order to start that comes twice is carried out twice',
+    file: 'host-agent/serve.ts',
+    from: 'if (present !== undefined) return void present.push(delivery)',
+    to: 'if (present !== undefined) present.push(delivery)',
+  },
+  {
+    bug: 'whatever stands first on a guarded subject is valid',
+    file: 'events/log.ts',
+    from: "'after' in entry.message.event.data && entry.message.event.data.after === head",
+    to: "'after' in entry.message.event.data && head >= 0",
+  },
+  {
+    bug: 'a writer believes that it won when its message is stored',
+    file: 'events/log.ts',
+    from: 'return { won: entry.message.event.id === event.id, winner: entry }',
+    to: 'return { won: true, winner: entry }',
+  },
+  {
+    bug: 'a decision counts whatever was decided before it',
+    file: 'events/guest.ts',
+    from: 'if (event.data.after !== guest.head)',
+    to: 'if (event.data.after > guest.head)',
+  },
+  {
+    bug: 'an admission counts whatever was admitted before it',
+    file: 'events/fleet.ts',
+    from: 'if (event.data.after !== fleet.ledger)',
+    to: 'if (event.data.after > fleet.ledger)',
+  },
+  {
+    bug: 'a limit is one too large',
+    file: 'coordinator/decide/admission.ts',
+    from: 'arrivingAt(host).length < limits.perTarget',
+    to: 'arrivingAt(host).length <= limits.perTarget',
+  },
+  {
+    bug: 'an answer of another attempt counts for this one',
+    file: 'events/migration.ts',
+    from: 'if (event.attempt !== attempt.number)',
+    to: 'if (event.attempt < 0)',
+  },
+  {
+    bug: 'an answer for another slot counts for this one',
+    file: 'events/migration.ts',
+    from: "if ('admission' in event.data && event.data.admission !== attempt.slot?.admission)",
+    to: "if ('admission' in event.data && event.data.admission < 0)",
+  },
+  {
+    bug: 'anybody may say what a host says',
+    file: 'events/migration.ts',
+    from: "if (!('host' in event.writer) || event.writer.host !== host)",
+    to: "if (!('host' in event.writer))",
+  },
+  {
+    bug: 'a message counts on any subject',
+    file: 'events/entry.ts',
+    from: 'if (own === subject) return message',
+    to: 'if (own !== undefined) return message',
+  },
+  {
+    bug: 'the last verdict counts, not the first',
+    file: 'events/migration.ts',
+    from: "if (event.data.after !== 0 || attempt.verdict !== undefined) return 'the verdict has been given'",
+    to: "if (event.data.after !== 0) return 'the verdict has been given'",
+  },
+  {
+    bug: 'another try begins before the source has said that the guest runs',
+    file: 'coordinator/decide/next-step.ts',
+    from: 'return facts.SourceResumed !== undefined && mayRetry(the, cause)',
+    to: 'return mayRetry(the, cause)',
+  },
+  {
+    bug: 'a silent host is asked only once',
+    file: 'coordinator/decide/ask.ts',
+    from: ': before.storedAt + patienceMs(wanted.command, before.times)',
+    to: ': Number.MAX_SAFE_INTEGER',
+  },
+  {
+    bug: 'a source that is told to stop waits for the target',
+    file: 'host-agent/transfer/send.ts',
+    from: "signal.addEventListener('abort', stop, { once: true })",
+    to: '',
+  },
+]
