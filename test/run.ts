@@ -12,11 +12,13 @@ import type { Tally } from './run-file.ts'
 
 const here = import.meta.dirname
 
-/** Real guests and real servers take their time; the rest must be quick. */
-const limits = { real: { ms: 420_000, atOnce: 1 }, quick: { ms: 90_000, atOnce: 2 } }
+/** Real guests, real servers and the simulator take their time, and all processors; the rest must be quick. */
+const limits = { long: { ms: 420_000, atOnce: 1 }, quick: { ms: 90_000, atOnce: 2 } }
 
 /** How long a file may take to end after its last test. */
 const GRACE_MS = 5000
+
+const isLong = (file: string) => file.startsWith('real/') || file.startsWith('simulator/')
 
 const words = process.argv.slice(2)
 const files = (await readdir(here, { recursive: true }))
@@ -27,13 +29,10 @@ const files = (await readdir(here, { recursive: true }))
 const began = performance.now()
 const results = [
   ...(await runAll(
-    files.filter((file) => !file.startsWith('real/')),
+    files.filter((file) => !isLong(file)),
     limits.quick,
   )),
-  ...(await runAll(
-    files.filter((file) => file.startsWith('real/')),
-    limits.real,
-  )),
+  ...(await runAll(files.filter(isLong), limits.long)),
 ]
 const passed = results.reduce((sum, tally) => sum + tally.passed, 0)
 const failed = results.reduce((sum, tally) => sum + tally.failed, 0) + (files.length === 0 ? 1 : 0)
