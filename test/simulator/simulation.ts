@@ -256,6 +256,16 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       time.after(operator.between(0, 3000), () => request('cancel', { migration: id, by }))
   }
 
+  /** The worst moment to change one's mind: the guest is about to be paused, or is. */
+  server.onStored(({ message }) => {
+    const event = message.is === 'event' ? message.event : undefined
+    if (event?.type !== 'RoundPassed' && event?.type !== 'SourcePaused') return
+    if (operator.happens(faults().cancel / 2))
+      time.after(operator.between(0, 20), () =>
+        request('cancel', { migration: event.migration, by: 'operator' }),
+      )
+  })
+
   const weather = chances('weather')
   const nodes = () => [...lives.keys()]
   const storm = () => {
