@@ -4,11 +4,13 @@ import {
   CancelRequest,
   FleetRequest,
   MigrateRequest,
+  RecoverRequest,
   StartRequest,
   StatusRequest,
 } from '@ferry/schemas/request'
 import type { Verbs } from '@ferry/events/log/requests'
 import type { Coordinator } from './coordinate.ts'
+import { judgeRecover } from './decide/recover.ts'
 import { judgeCancel, judgeMigrate, judgeStart } from './decide/request.ts'
 import { refused } from './refused.ts'
 import { fleetView, statusView } from './views.ts'
@@ -33,6 +35,12 @@ export function verbsOf({ fleet, world, record }: Coordinator): Verbs {
       description: 'Start a guest on a host that has its definition.',
       answer: atTheDoor(StartRequest, (request) =>
         record((state, now) => judgeStart(state, request, now), request.request),
+      ),
+    },
+    recover: {
+      description: 'Answer the alarms about a log that lost its tail, and say where guests belong.',
+      answer: atTheDoor(RecoverRequest, (request) =>
+        record((state, now) => judgeRecover(state, request, now), 'recovery'),
       ),
     },
     status: {

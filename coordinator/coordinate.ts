@@ -5,9 +5,12 @@ import type { Clock } from '@ferry/events/clock'
 import type { Entry } from '@ferry/events/entry'
 import * as fleets from '@ferry/events/fleet'
 import type { Fleet } from '@ferry/events/fleet'
+import { isStopped } from '@ferry/events/alarms'
 import { contest } from '@ferry/events/log'
 import type { Guarded, Log } from '@ferry/events/log'
+import { LogLostTail, openWitness } from '@ferry/events/log/witness'
 import { Queue } from '@ferry/events/queue'
+import type { Watermark } from '@ferry/events/watermark'
 import type { Registers } from '@ferry/events/registers'
 import { nextStep } from './decide/next-step.ts'
 import type { Judgement } from './decide/request.ts'
@@ -25,6 +28,7 @@ import type { Say } from '@ferry/events/say'
  *
  * - C1 The fold advances only in `run`, one entry a turn.
  * - C2 Of each guest at most one step is being written; the next is decided when that one has come back.
+ * - C4 On a log that has lost its tail nothing is decided but its recovery.
  * - C3 Only a leader acts, and only behind its own `LeadershipTaken`: by then it has folded all that came before.
  */
 export type Coordinator = {
@@ -44,6 +48,7 @@ type AnyJudgement =
   | Judgement<'MigrationRequested'>
   | Judgement<'CancelAsked'>
   | Judgement<'StartOrdered'>
+  | Judgement<'LogRecovered'>
 
 export type CoordinatorEdges = {
   readonly name: string
@@ -53,6 +58,9 @@ export type CoordinatorEdges = {
   readonly clock: Clock
   readonly rules: Rules
   readonly lease: Lease
+  readonly watermark: Watermark
+  /** After the log came back nothing is decided for so long, so that hosts can raise their alarms first. */
+  readonly settleMs: number
   readonly say: Say
   readonly signal: AbortSignal
 }
@@ -77,14 +85,56 @@ type Turn =
 const AFTER_FAILURE_MS = 1000
 const MOST_TRIES = 5
 
-/** Folds what the log holds, then goes on with what comes; resolves when the present is reached. */
+/**
+ * Folds what the log holds, then goes on with what comes; resolves when the present is reached. Begins anew, from the
+ * log as it is then, whenever that has lost what was folded.
+ */
 export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> {
+  const once = async () => {
+    const stop = new AbortController()
+    const signal = AbortSignal.any([edges.signal, stop.signal])
+    return { coordinator: await coordinateOnce({ ...edges, signal }), stop }
+  }
+  let present = await once()
+  const run = async () => {
+    for (;;)
+      try {
+        return await present.coordinator.ended
+      } catch (error) {
+        present.stop.abort()
+        if (!(error instanceof LogLostTail)) throw error
+        edges.say.warn('beginning anew, from the log as it is now')
+        present = await once()
+      }
+  }
+  return {
+    name: edges.name,
+    fleet: () => present.coordinator.fleet(),
+    world: () => present.coordinator.world(),
+    record: (judge, id) => present.coordinator.record(judge, id),
+    ended: run(),
+  }
+}
+
+async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   const { name, log, leases, heartbeats, clock, rules, lease, say, signal } = edges
   const me: Writer = { coordinator: name }
+  const turns = new Queue<Turn>()
+  const fail = (error: unknown) =>
+    turns.close(error instanceof Error ? error : new Error(String(error)))
+  /** What is found out before anything was folded concerns no fold. */
+  let hasBegun = false
+  const witness = await openWitness({
+    ...edges,
+    me,
+    lost: (error) => {
+      if (hasBegun) fail(error)
+    },
+  })
+  hasBegun = true
   const fleet = await fleets.replay(checked(log.read({ after: 0, signal })))
   say.info({ position: fleet.position, guests: fleet.guests.size }, 'the log is folded')
 
-  const turns = new Queue<Turn>()
   const reached: { position: number; resolve: () => void }[] = []
   /** Guests to look at, and those whose step is on its way: until the log has come to that position (C2). */
   const stale = new Set<string>()
@@ -101,6 +151,7 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
     me,
   })
 
+  witness.onChange(() => lookAgain())
   const lookAgain = () => {
     for (const migration of fleets.underWay(fleet)) stale.add(migration.vm)
     for (const { vm, start } of fleet.guests.values()) if (start !== undefined) stale.add(vm)
@@ -160,7 +211,8 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   }
 
   const actOnStale = () => {
-    if (leading?.isReady !== true) return
+    // C4, in one place for all that a coordinator does by itself.
+    if (leading?.isReady !== true || !witness.isWell() || isStopped(fleet.alarms)) return
     // In the order in which they were asked for: the queue is fair.
     const waiting = [...stale].toSorted((a, b) => requestedAt(fleet, a) - requestedAt(fleet, b))
     stale.clear()
@@ -175,6 +227,7 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
 
   const fold = (entry: Entry) => {
     const ruling = fleets.follow(fleet, entry)
+    witness.seen(entry)
     anchor = { storedAt: entry.storedAt, elapsed: clock.elapsed() }
     if ('why' in ruling)
       say.warn({ position: entry.position, subject: entry.subject, why: ruling.why }, 'void')
@@ -255,9 +308,9 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   }
 
   signal.addEventListener('abort', () => turns.close(), { once: true })
-  const fail = (error: unknown) =>
-    turns.close(error instanceof Error ? error : new Error(String(error)))
-  const edgesEnded = Promise.all([follow(), lead(), hosts.watching].map((part) => part.catch(fail)))
+  const edgesEnded = Promise.all(
+    [follow(), lead(), hosts.watching, witness.watching].map((part) => part.catch(fail)),
+  )
   const whole = async () => {
     try {
       await run()
@@ -279,7 +332,16 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
       const judgement = judge(fleet, world())
       if ('refusal' in judgement) return refused(judgement.refusal)
       if ('recorded' in judgement) return { accepted: true, id, position: judgement.recorded }
-      const { won, winner } = await contest(log, judgement.decision, { signal })
+      const { decision } = judgement
+      const standing = Object.values(fleet.alarms.standing)
+      const [alarm] = standing
+      if (alarm !== undefined && decision.type !== 'LogRecovered')
+        return refused({
+          type: 'LogBehind',
+          who: standing.map(({ who }) => who),
+          position: alarm.missing.position,
+        })
+      const { won, winner } = await contest(log, decision, { signal })
       await folded(winner.position)
       if (won) return { accepted: true, id, position: winner.position }
     }

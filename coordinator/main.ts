@@ -1,8 +1,11 @@
+import { join } from 'node:path'
 import { systemClock } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
+import { watermarkFile } from '@ferry/events/log/watermark-file'
 import type { LogAddress } from '@ferry/events/log/connect'
 import { serve } from '@ferry/events/log/requests'
 import type { Say } from '@ferry/events/say'
+import { token } from '@ferry/events/subjects'
 import { verbsOf } from './api.ts'
 import { coordinate } from './coordinate.ts'
 import { defaultRules } from './decide/world.ts'
@@ -16,9 +19,12 @@ export type CoordinatorSettings = {
   /** On how many servers the streams stand, where this coordinator has to make them. */
   readonly replicas: number
   readonly rules?: Rules
+  /** Where it remembers how far it has seen the log. */
+  readonly stateDirectory: string
 }
 
 const LOG_PATIENCE_MS = 60_000
+const SETTLE_MS = 1000
 
 /** A coordinator on the real edges. Runs until the signal, or until something stops it. */
 export async function coordinatorHere(
@@ -38,6 +44,8 @@ export async function coordinatorHere(
   const stop = new AbortController()
   const both = AbortSignal.any([signal, stop.signal])
   try {
+    const file = join(settings.stateDirectory, `${token(name)}.watermark.json`)
+    const watermark = await watermarkFile(file, { clock: systemClock, say, signal: both })
     const coordinator = await coordinate({
       name,
       log,
@@ -46,6 +54,8 @@ export async function coordinatorHere(
       clock: systemClock,
       rules,
       lease: defaultLease,
+      watermark,
+      settleMs: SETTLE_MS,
       say,
       signal: both,
     })

@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { systemClock } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
+import { watermarkFile } from '@ferry/events/log/watermark-file'
 import type { Say } from '@ferry/events/say'
 import { runAgent } from './agent.ts'
 import type { Driver } from './driver.ts'
@@ -37,6 +38,8 @@ export async function agentOnThisHost(
   try {
     const driver = await driverOf(settings)
     const key = await hostKey(join(stateDirectory, 'host.key'))
+    const edges = { clock: systemClock, say, signal }
+    const watermark = await watermarkFile(join(stateDirectory, 'watermark.json'), edges)
     const logAddress = {
       servers,
       name: `agent ${host}`,
@@ -55,6 +58,7 @@ export async function agentOnThisHost(
         say,
         driver,
         key,
+        watermark,
         transfers: { listen, ...(address === undefined ? {} : { address }) },
         ...(bandwidthBytesPerSecond === undefined ? {} : { bandwidthBytesPerSecond }),
         signal,

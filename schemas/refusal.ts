@@ -82,6 +82,14 @@ export const RequestRefusal = Type.Union([
   reason('UnknownMigration', { migration: Id }),
   reason('TooLateToCancel', { migration: Id, committedAt: Position }),
   reason('AlreadyEnded', { migration: Id, outcome: Text }),
+  reason('LogBehind', { who: Type.Array(Text), position: Position }),
+  reason('LogWhole', {}),
+  reason('HostsSilent', { hosts: Type.Array(Name) }),
+  reason('GuestUnclear', {
+    vm: Name,
+    copies: Type.Array(Type.Object({ host: Name, state: GuestState })),
+  }),
+  reason('NoWholeCopy', { vm: Name, host: Name }),
   reason('Busy', { what: Text }),
 ])
 export type RequestRefusal = Static<typeof RequestRefusal>
@@ -93,5 +101,6 @@ export const Cause = Type.Union([
   reason('Refused', { host: Name, refusal: HostRefusal }),
   reason('Failed', { host: Name, failure: Failure }),
   reason('Fenced', { host: Name, by: Text }),
+  reason('Recovered', { by: Text, position: Position }),
 ])
 export type Cause = Static<typeof Cause>

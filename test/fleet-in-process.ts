@@ -14,6 +14,7 @@ import type { MemoryLog } from '@ferry/events/log/in-memory'
 import type { Migration } from '@ferry/events/migration'
 import { isEnded } from '@ferry/events/phases'
 import type { Say } from '@ferry/events/say'
+import { memoryWatermark } from '@ferry/events/watermark'
 import { runAgent } from '@ferry/host-agent/agent'
 import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
 import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
@@ -98,6 +99,8 @@ export async function fleetInProcess(
       clock,
       rules: { ...defaultRules, ...options.rules },
       lease: { renewMs: 50, leaseMs: 500 },
+      watermark: memoryWatermark(),
+      settleMs: 100,
       say,
       signal: AbortSignal.any([stop.signal, stopAll.signal]),
     })
@@ -118,12 +121,14 @@ export async function fleetInProcess(
     const key = await hostKey(join(folder, `${host}.key`))
     let stop = new AbortController()
     let agent: Promise<void> = Promise.resolve()
+    const watermark = memoryWatermark()
     const startAgent = () => {
       stop = new AbortController()
       const signal = AbortSignal.any([stop.signal, stopAll.signal])
       const driver = drivers(simulatedDriver(world, clock), host)
       const transfers = { listen: { host: '127.0.0.1', port: 0 } }
-      agent = runAgent({ host, log, heartbeats, clock, say, driver, key, transfers, signal })
+      const edges = { host, log, heartbeats, clock, say, driver, key, watermark, transfers, signal }
+      agent = runAgent(edges)
       running.push(agent)
     }
     startAgent()

@@ -1,11 +1,12 @@
-import { hostname } from 'node:os'
+import { homedir, hostname } from 'node:os'
+import { join } from 'node:path'
 import { Command } from 'commander'
 import { sayOnStderr } from '@ferry/events/say'
 import { coordinatorHere } from '../main.ts'
 import { Exit, ending, exits, logAddress, untilInterrupted, withLogOptions } from './context.ts'
 import type { LogOptions } from './context.ts'
 
-type Options = LogOptions & { name: string; replicas: string; logLevel: string }
+type Options = LogOptions & { name: string; state: string; replicas: string; logLevel: string }
 
 export const coordinatorVerb = (): Command =>
   withLogOptions(new Command('coordinator'))
@@ -20,12 +21,22 @@ export const coordinatorVerb = (): Command =>
       'on how many servers the log stands, where it has to be made',
       '1',
     )
+    .option(
+      '--state <directory>',
+      'where it remembers how far it has seen the log',
+      join(homedir(), '.local', 'state', 'ferry'),
+    )
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) =>
       ending(() => {
-        const { name } = options
+        const { name, state: stateDirectory } = options
         return coordinatorHere(
-          { name, address: logAddress(options), replicas: replicasOf(options.replicas) },
+          {
+            name,
+            address: logAddress(options),
+            replicas: replicasOf(options.replicas),
+            stateDirectory,
+          },
           sayOnStderr(`coordinator ${name}`, options.logLevel),
           untilInterrupted(),
         )

@@ -17,12 +17,13 @@ import {
   withLogOptions,
 } from './context.ts'
 import type { LogOptions } from './context.ts'
+import { doctorFleet } from './doctor-fleet.ts'
 import { duration, table } from './words.ts'
 
 /** What is asked about this host's hypervisor, ports and storage: the agent's matter, given by whoever puts both together. */
 export type HostChecks = (configFile: string | undefined) => Promise<Check[]>
 
-type Options = LogOptions & { config?: string; json?: boolean }
+type Options = LogOptions & { config?: string; fleet?: boolean; json?: boolean }
 
 export const doctorVerb = (hostChecks: HostChecks): Command =>
   withLogOptions(new Command('doctor'))
@@ -31,9 +32,11 @@ export const doctorVerb = (hostChecks: HostChecks): Command =>
       '--config <file>',
       "this host's host.json: look at its ports, storage and definitions as well",
     )
+    .option('--fleet', 'compare the log with what every host says that runs there, instead')
     .option('--json', 'print it as JSON')
     .action((options: Options) =>
       ending(async () => {
+        if (options.fleet === true) return doctorFleet(options)
         const checks = [
           await installedServer(),
           ...(await logChecks(options)),

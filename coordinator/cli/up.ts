@@ -36,7 +36,7 @@ async function up({ data, port, name, logLevel }: Options): Promise<number> {
   void server.ended.then(() => ended.abort())
   try {
     await coordinatorHere(
-      { name, address: { servers: [server.url] }, replicas: 1 },
+      { name, address: { servers: [server.url] }, replicas: 1, stateDirectory: data },
       sayOnStderr(`coordinator ${name}`, logLevel),
       AbortSignal.any([interrupted, ended.signal]),
     )

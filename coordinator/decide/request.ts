@@ -13,7 +13,9 @@ import { aboutMigration } from './envelope.ts'
 import type { World } from './world.ts'
 
 /** A request becomes a decision to be recorded, or was recorded before, or is refused. */
-export type Judgement<Name extends 'MigrationRequested' | 'CancelAsked' | 'StartOrdered'> =
+export type Judgement<
+  Name extends 'MigrationRequested' | 'CancelAsked' | 'StartOrdered' | 'LogRecovered',
+> =
   | { readonly decision: EventOf<Name> }
   | { readonly recorded: number }
   | { readonly refusal: RequestRefusal }

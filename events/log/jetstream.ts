@@ -194,6 +194,7 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
     },
 
     silentForMs: () => clock.elapsed() - heardAt,
+    onReturn: onReconnect,
   }
 }
 

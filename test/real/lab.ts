@@ -100,7 +100,15 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     return process
   }
 
-  const coordinator = run('coordinator', ['coordinator', '--server', server.url, '--name', 'c1'])
+  const coordinator = run('coordinator', [
+    'coordinator',
+    '--server',
+    server.url,
+    '--name',
+    'c1',
+    '--state',
+    folder,
+  ])
   const agents = new Map<string, LabProcess>()
   const links = new Map<string, Link>()
   for (const host of hosts) {
