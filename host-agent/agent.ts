@@ -41,7 +41,14 @@ const TRANSFER_EXPIRES_MS = 60_000
 /** Runs until the signal. Guests stay as they are when it ends, and the next agent finds them. */
 export async function runAgent(edges: AgentEdges): Promise<void> {
   const { host, log, heartbeats, clock, say, driver, key, bandwidthBytesPerSecond, signal } = edges
-  let journal = makeJournal()
+  const said = async () => {
+    const journal = makeJournal()
+    for await (const entry of log.read({ after: 0, subject: filters.factsFrom(host), signal }))
+      journal.note(entry)
+    return journal
+  }
+  // Also on a log that may have lost its tail: an inventory says as of which of these facts it was taken.
+  let journal = await said()
   const intruders = reportIntruders({ host, log, clock, say, signal })
   const port = await openPort({
     ...edges.transfers,
@@ -76,9 +83,7 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
         const stopped = await witness.well(signal)
         // As an agent that was started anew: with nothing but the log as it is now.
         const now = AbortSignal.any([signal, stopped])
-        journal = makeJournal()
-        for await (const entry of log.read({ after: 0, subject: filters.factsFrom(host), signal }))
-          journal.note(entry)
+        journal = await said()
         const voice = makeVoice({ host, log: witness.log, clock, say, signal: now })
         const hands = { host, log: witness.log, clock, say, driver, port, key, voice, pace }
         await serve(hands, journal, witness.recoveredAt(), now)

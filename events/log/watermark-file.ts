@@ -32,18 +32,18 @@ export async function watermarkFile(
 
   /** One write at a time; who asks while one is under way waits for the next one, which has it all. */
   const keep = async (): Promise<void> => {
-    while (written !== mark) {
-      writing ??= write(path, mark).then(
-        (kept) => {
-          written = kept
-          writing = undefined
-        },
-        (error: unknown) => {
-          writing = undefined
-          throw error
-        },
-      )
+    const wanted = mark
+    if (written === wanted) return
+    if (writing !== undefined) {
+      await writing.catch(() => {})
+      return keep()
+    }
+    writing = write(path, wanted)
+    try {
       await writing
+      written = wanted
+    } finally {
+      writing = undefined
     }
   }
   const keepSoon = () => {
@@ -82,7 +82,7 @@ async function markIn(path: string): Promise<Mark | undefined> {
   }
 }
 
-async function write(path: string, mark: Mark | undefined): Promise<Mark | undefined> {
+async function write(path: string, mark: Mark | undefined): Promise<void> {
   const handle = await open(`${path}.new`, 'w', 0o600)
   try {
     await handle.writeFile(JSON.stringify(mark))
@@ -91,5 +91,4 @@ async function write(path: string, mark: Mark | undefined): Promise<Mark | undef
     await handle.close()
   }
   await rename(`${path}.new`, path)
-  return mark
 }

@@ -79,7 +79,7 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
       say.error({ alarms: known.standing }, 'the log has lost its tail: nothing is done on it')
     }
     state = next
-    for (const tell of [...listeners]) tell()
+    for (const tell of listeners) tell()
   }
   /** Waits until it is so, or until the signal, which is an error then. */
   const when = (isIt: () => boolean, until: AbortSignal): Promise<void> =>
