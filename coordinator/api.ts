@@ -5,13 +5,14 @@ import {
   FleetRequest,
   MigrateRequest,
   RecoverRequest,
+  ResolveRequest,
   StartRequest,
   StatusRequest,
 } from '@ferry/schemas/request'
 import type { Verbs } from '@ferry/events/log/requests'
 import type { Coordinator } from './coordinate.ts'
 import { judgeRecover } from './decide/recover.ts'
-import { judgeCancel, judgeMigrate, judgeStart } from './decide/request.ts'
+import { judgeCancel, judgeMigrate, judgeResolve, judgeStart } from './decide/request.ts'
 import { refused } from './refused.ts'
 import { fleetView, statusView } from './views.ts'
 
@@ -29,6 +30,12 @@ export function verbsOf({ fleet, world, record }: Coordinator): Verbs {
       description: 'Give a migration up, as long as it is not committed.',
       answer: atTheDoor(CancelRequest, (request) =>
         record((state, now) => judgeCancel(state, request, now), request.migration),
+      ),
+    },
+    resolve: {
+      description: 'Answer a migration that is in doubt: its target was fenced.',
+      answer: atTheDoor(ResolveRequest, (request) =>
+        record((state, now) => judgeResolve(state, request, now), request.migration),
       ),
     },
     start: {

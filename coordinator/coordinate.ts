@@ -12,13 +12,20 @@ import { LogLostTail, openWitness } from '@ferry/events/log/witness'
 import { Queue } from '@ferry/events/queue'
 import type { Watermark } from '@ferry/events/watermark'
 import type { Registers } from '@ferry/events/registers'
+import type { Snapshots } from '@ferry/events/snapshots'
+import { fenceReport, isWanted } from './decide/fence.ts'
 import { nextStep } from './decide/next-step.ts'
 import type { Judgement } from './decide/request.ts'
+import type { FenceOrder } from './decide/step.ts'
 import type { Rules, World } from './decide/world.ts'
+import { noFences } from './fences.ts'
+import type { Fences } from './fences.ts'
 import { listenToHeartbeats } from './heartbeats.ts'
+import { keepSnapshots } from './keep-snapshots.ts'
 import { holdLease } from './lease.ts'
 import type { Lease } from './lease.ts'
 import { refused } from './refused.ts'
+import { startFrom } from './start-from.ts'
 import type { Say } from '@ferry/events/say'
 
 /**
@@ -28,8 +35,8 @@ import type { Say } from '@ferry/events/say'
  *
  * - C1 The fold advances only in `run`, one entry a turn.
  * - C2 Of each guest at most one step is being written; the next is decided when that one has come back.
- * - C4 On a log that has lost its tail nothing is decided but its recovery.
  * - C3 Only a leader acts, and only behind its own `LeadershipTaken`: by then it has folded all that came before.
+ * - C4 On a log that has lost its tail nothing is decided but its recovery.
  */
 export type Coordinator = {
   readonly name: string
@@ -49,21 +56,29 @@ type AnyJudgement =
   | Judgement<'CancelAsked'>
   | Judgement<'StartOrdered'>
   | Judgement<'LogRecovered'>
+  | Judgement<'Fenced'>
 
 export type CoordinatorEdges = {
   readonly name: string
   readonly log: Log
   readonly leases: Registers
   readonly heartbeats: Registers
+  readonly snapshots: Snapshots
+  readonly snapshotEvery: number
   readonly clock: Clock
   readonly rules: Rules
   readonly lease: Lease
+  /** What turns hosts off, where there is something. */
+  readonly fences?: Fences
   readonly watermark: Watermark
   /** After the log came back nothing is decided for so long, so that hosts can raise their alarms first. */
   readonly settleMs: number
   readonly say: Say
   readonly signal: AbortSignal
 }
+
+/** Longer than an agent takes to see that the log is back, and to compare it. */
+export const defaultSettleMs = 1000
 
 /** The log holds something that only a newer coordinator can have written: this one must not decide on it. */
 export class NewerLog extends Error {
@@ -73,6 +88,15 @@ export class NewerLog extends Error {
     super(
       `${type} stands at position ${entry.position} on ${entry.subject}, and this version of Ferry does not know it; run a newer one`,
     )
+  }
+}
+
+/** The reason of a signal: nobody waits any more for a host to be turned off, or somebody else does it. */
+class NotWanted extends Error {
+  override readonly name = 'NotWanted'
+
+  constructor() {
+    super('the host need not be turned off any more')
   }
 }
 
@@ -117,7 +141,18 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
 }
 
 async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
-  const { name, log, leases, heartbeats, clock, rules, lease, say, signal } = edges
+  const {
+    name,
+    log,
+    leases,
+    heartbeats,
+    clock,
+    rules,
+    lease,
+    fences = noFences,
+    say,
+    signal,
+  } = edges
   const me: Writer = { coordinator: name }
   const turns = new Queue<Turn>()
   const fail = (error: unknown) =>
@@ -132,13 +167,15 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     },
   })
   hasBegun = true
-  const fleet = await fleets.replay(checked(log.read({ after: 0, signal })))
-  say.info({ position: fleet.position, guests: fleet.guests.size }, 'the log is folded')
-
+  const read = (after: number) => checked(log.read({ after, signal }))
+  const { fleet, from } = await startFrom({ ...edges, read })
+  const snapshots = keepSnapshots({ ...edges, every: edges.snapshotEvery, from })
   const reached: { position: number; resolve: () => void }[] = []
   /** Guests to look at, and those whose step is on its way: until the log has come to that position (C2). */
   const stale = new Set<string>()
   const writing = new Map<string, number>()
+  /** Guests for whose sake a host is being turned off; that takes long, and may have to be broken off. */
+  const fencing = new Map<string, { readonly order: FenceOrder; readonly stop: AbortController }>()
   let leading: { epoch: number; isReady: boolean } | undefined
   let anchor = { storedAt: clock.now(), elapsed: clock.elapsed() }
   let timer: { at: number; stop: AbortController } | undefined
@@ -147,6 +184,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   const world = (): World => ({
     now: anchor.storedAt + (clock.elapsed() - anchor.elapsed),
     alive: hosts.alive(),
+    canFence: fences.hosts,
     rules,
     me,
   })
@@ -190,9 +228,32 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     return winner.position
   }
 
+  /** Turns a host off, and records what came of it. Whoever leads next does it again: off stays off. */
+  const fence = async (vm: string, order: FenceOrder): Promise<number> => {
+    const stop = new AbortController()
+    fencing.set(vm, { order, stop })
+    try {
+      say.warn({ vm, host: order.host }, 'turning a host off')
+      const outcome = await fences.turnOff(order.host, AbortSignal.any([stop.signal, signal]))
+      say.warn({ vm, host: order.host, ...outcome }, 'the fence command has ended')
+      const guest = fleet.guests.get(vm)
+      const report = guest && fenceReport(guest, order, outcome, world())
+      return report === undefined ? fleet.position : await decide(report)
+    } finally {
+      fencing.delete(vm)
+    }
+  }
+
+  const breakOffFences = () => {
+    for (const { stop } of fencing.values()) stop.abort(new NotWanted())
+  }
+
   const act = (vm: string) => {
     const guest = fleet.guests.get(vm)
-    if (guest === undefined || writing.has(vm)) return
+    if (guest === undefined) return
+    const fenced = fencing.get(vm)
+    if (fenced !== undefined && !isWanted(guest, fenced.order)) fenced.stop.abort(new NotWanted())
+    if (writing.has(vm)) return
     const step = nextStep(fleet, guest, world())
     if (step.lookAgainAt !== undefined) lookAt(step.lookAgainAt)
     if (step.decide?.type === 'Admitted') {
@@ -201,7 +262,10 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
       return
     }
     if (step.decide !== undefined) return write(vm, decide(step.decide))
-    if (step.command.length === 0) return
+    if (step.command.length === 0) {
+      if (step.fence !== undefined) write(vm, fence(vm, step.fence))
+      return
+    }
     write(
       vm,
       Promise.all(step.command.map((event) => log.append(event, { signal }))).then((stored) =>
@@ -210,9 +274,10 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     )
   }
 
+  /** C3 and C4, in one place for all that a coordinator does by itself. */
+  const mayAct = () => leading?.isReady === true && witness.isWell() && !isStopped(fleet.alarms)
   const actOnStale = () => {
-    // C4, in one place for all that a coordinator does by itself.
-    if (leading?.isReady !== true || !witness.isWell() || isStopped(fleet.alarms)) return
+    if (!mayAct()) return
     // In the order in which they were asked for: the queue is fair.
     const waiting = [...stale].toSorted((a, b) => requestedAt(fleet, a) - requestedAt(fleet, b))
     stale.clear()
@@ -233,6 +298,8 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
       say.warn({ position: entry.position, subject: entry.subject, why: ruling.why }, 'void')
     else for (const vm of ruling.touched) stale.add(vm)
     if (isEnding(entry)) lookAgain()
+    // The doubt may be one that only this log has: the host that is being turned off may run the guest.
+    if (isStopped(fleet.alarms)) breakOffFences()
 
     for (const [key, position] of writing) if (position <= entry.position) finish(key)
     for (const waiter of reached.splice(0)) {
@@ -253,8 +320,11 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   }
 
   const take = (turn: Turn) => {
-    if ('entry' in turn) fold(turn.entry)
-    else if ('written' in turn) {
+    if ('entry' in turn) {
+      fold(turn.entry)
+      // What was folded across a loss is the state of no log.
+      snapshots.folded(fleet, turn.entry, mayAct())
+    } else if ('written' in turn) {
       if (turn.position <= fleet.position) finish(turn.written)
       else writing.set(turn.written, turn.position)
     } else if ('failed' in turn) {
@@ -300,6 +370,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
       },
       lost: () => {
         leading = undefined
+        breakOffFences()
         say.warn('not leading any more')
       },
     })
@@ -316,7 +387,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
       await run()
     } finally {
       timer?.stop.abort()
-      if (signal.aborted) await edgesEnded
+      if (signal.aborted) await Promise.all([edgesEnded, snapshots.stop(fleet)])
     }
   }
   const ended = whole()

@@ -17,19 +17,21 @@ export function listenToHeartbeats(
   changed: () => void,
   signal: AbortSignal,
 ): Heartbeats {
-  const heardAt = new Map<string, number>()
+  const heard = new Map<string, { revision: number; at: number }>()
   const isAlive = (at: number) => clock.elapsed() - at < SILENT_AFTER_MS
   const watching = (async () => {
-    for await (const { key } of registers.watch('heartbeat', signal)) {
+    for await (const { key, revision } of registers.watch('heartbeat', signal)) {
       const host = nameOf(key.slice('heartbeat.'.length))
-      const before = heardAt.get(host)
-      heardAt.set(host, clock.elapsed())
+      const before = heard.get(host)
+      // Told once more, after a reconnect: no sign of life.
+      if (before?.revision === revision) continue
+      heard.set(host, { revision, at: clock.elapsed() })
       // A host that is new, or back, may be what a waiting migration needs.
-      if (before === undefined || !isAlive(before)) changed()
+      if (before === undefined || !isAlive(before.at)) changed()
     }
   })()
   return {
-    alive: () => new Set([...heardAt].filter(([, at]) => isAlive(at)).map(([host]) => host)),
+    alive: () => new Set([...heard].filter(([, { at }]) => isAlive(at)).map(([host]) => host)),
     watching,
   }
 }

@@ -8,12 +8,17 @@ import type { Register, Registers } from '@ferry/events/registers'
  * Who leads: a register that the leader writes again and again, and that another takes when it has stood still for
  * a whole lease by that other's own clock. No safety hangs on it: a late leader's decisions lose by the order of the
  * log. It keeps two coordinators from doing the same work.
+ *
+ * The others are woken by each renewal and otherwise sleep until the lease would be over: a dead leader is followed a
+ * lease after its last renewal, with nothing on top for looking at intervals.
  */
 export type Lease = { readonly renewMs: number; readonly leaseMs: number }
 
+/** Five renewals in a row have to fail, so that a busy machine does not change its leader; and 2 s are kept with room. */
 export const defaultLease: Lease = { renewMs: 300, leaseMs: 1500 }
 
-const KEY = 'lease.coordinator'
+const PREFIX = 'lease'
+const KEY = `${PREFIX}.coordinator`
 
 /** An empty holder: the last one left in an orderly way, and anybody may take it at once. */
 const Holding = Type.Object({
@@ -42,6 +47,7 @@ export async function holdLease(options: {
   const { me, registers, clock, lease, gained, lost, signal } = options
   let held: Held | undefined
   let seen: { revision: number; at: number } | undefined
+  const bell = listen(registers, signal)
 
   const write = async (
     expected: number,
@@ -80,12 +86,33 @@ export async function holdLease(options: {
     if (held !== undefined && clock.elapsed() - held.renewedAt >= lease.leaseMs) held = undefined
     if (before === undefined && held !== undefined) gained(held.epoch)
     if (before !== undefined && held === undefined) lost()
-    await clock.sleep(lease.renewMs, signal).catch(() => {})
+    if (held !== undefined) await clock.sleep(lease.renewMs, signal).catch(() => {})
+    else {
+      const left = (seen?.at ?? clock.elapsed()) + lease.leaseMs - clock.elapsed()
+      // A lease that is over and could not be taken is tried for as a leader would renew it.
+      await bell.orAfter(clock, left > 0 ? left : lease.renewMs)
+    }
   }
+  await bell.silent
   if (held === undefined) return
   lost()
   const value = JSON.stringify({ holder: '', epoch: held.epoch, beat: 0 })
   await registers.write(KEY, value, held.revision).catch(() => {})
+}
+
+/** Rings whenever the register is written. A bell that is broken costs a lease, no more: then time alone wakes. */
+function listen(registers: Registers, signal: AbortSignal) {
+  let wake = new AbortController()
+  const ringing = async () => {
+    for await (const _ of registers.watch(PREFIX, signal)) wake.abort()
+  }
+  return {
+    orAfter: async (clock: Clock, ms: number) => {
+      await clock.sleep(ms, AbortSignal.any([wake.signal, signal])).catch(() => {})
+      wake = new AbortController()
+    },
+    silent: ringing().catch(() => {}),
+  }
 }
 
 const holdingOf = ({ value }: Register) => parse(Holding, JSON.parse(value), 'the lease')

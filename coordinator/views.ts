@@ -81,7 +81,11 @@ function migrationView(fleet: Fleet, migration: Migration, world: World): Migrat
 
 /** Why a queued migration waits: the limit and who stands in it, or what speaks against every host. */
 function whatFor(fleet: Fleet, migration: Migration, world: World): string | undefined {
-  if (migration.phase === 'inDoubt') return migration.doubt?.question
+  if (migration.phase === 'inDoubt') {
+    const { doubt, fenceFailed } = migration.attempt
+    const failed = fenceFailed && ` Turning it off failed: ${fenceFailed.evidence}.`
+    return doubt && doubt.question + (failed ?? '')
+  }
   if (migration.phase !== 'queued') return undefined
   const admission = admit(fleet, migration, world)
   if ('target' in admission) return undefined

@@ -51,9 +51,14 @@ export const emptyFleet = (): Fleet => ({
 /** Folds one entry, live: entities are replaced, never changed under a reader. */
 export const follow = (fleet: Fleet, entry: Entry): Ruling => fold(fleet, entry, produce)
 
-/** Folds many entries, then freezes: for a start from the log. The same state, to the byte, as `follow` gives (I8). */
-export async function replay(entries: AsyncIterable<Entry>): Promise<Fleet> {
-  const fleet = emptyFleet()
+/**
+ * Folds many entries, then freezes: for a start from the log, or from a fleet that nobody else holds. The same state,
+ * to the byte, as `follow` gives (I8).
+ */
+export async function replay(
+  entries: AsyncIterable<Entry>,
+  fleet: Fleet = emptyFleet(),
+): Promise<Fleet> {
   for await (const entry of entries) fold(fleet, entry, mutate)
   for (const map of [fleet.guests, fleet.hosts, fleet.past])
     for (const entity of map.values()) freeze(entity, true)
@@ -77,29 +82,33 @@ export function underWay(fleet: Fleet): Migration[] {
 }
 
 /** The state as one text, the same for the same state whatever way it was reached (I8). */
-export function fingerprint(fleet: Fleet): string {
+export const fingerprint = (fleet: Fleet): string => [...fingerprintParts(fleet)].join('')
+
+/** The same text, an entity at a time, for whoever must not stand still while it is made. */
+export function* fingerprintParts(fleet: Fleet): Generator<string, void, undefined> {
   const sorted = <T>(map: Map<string, T>) => [...map].toSorted(([a], [b]) => (a < b ? -1 : 1))
-  const { position, ledger, leader, alarms } = fleet
-  return JSON.stringify(
-    [
-      position,
-      ledger,
-      leader ?? null,
-      alarms,
-      sorted(fleet.guests),
-      sorted(fleet.hosts),
-      [...fleet.index],
-      [...fleet.past],
-    ],
-    (_, value: unknown) =>
-      isRecord(value)
-        ? Object.fromEntries(Object.entries(value).toSorted(([a], [b]) => (a < b ? -1 : 1)))
-        : value,
-  )
+  const { position, ledger, leader = null, alarms, guests, hosts, index, past } = fleet
+  yield `[${[position, ledger, leader, alarms].map(canonical).join()}`
+  // Of guests and hosts the order means nothing; of what is remembered the oldest is forgotten first.
+  for (const entities of [sorted<unknown>(guests), sorted<unknown>(hosts), [...index], [...past]]) {
+    let before = ',['
+    for (const entity of entities) {
+      yield before + canonical(entity)
+      before = ','
+    }
+    yield before === ',' ? ']' : ',[]'
+  }
+  yield ']'
 }
 
-type Change = <T extends Guest | Alarms>(entity: T, recipe: (draft: T) => void) => T
+const canonical = (value: unknown): string =>
+  JSON.stringify(value, (_, inner: unknown) =>
+    isRecord(inner)
+      ? Object.fromEntries(Object.entries(inner).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  )
 
+type Change = <T extends Guest | Alarms>(entity: T, recipe: (draft: T) => void) => T
 const mutate: Change = (entity, recipe) => {
   recipe(entity)
   return entity

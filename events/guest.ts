@@ -3,7 +3,7 @@ import type { GuestNeeds, GuestReport, GuestState } from '@ferry/schemas/guest'
 import { messages } from '@ferry/schemas/messages'
 import type { Cause } from '@ferry/schemas/refusal'
 import * as migrations from './migration.ts'
-import type { Migration, MigrationEvent, Place } from './migration.ts'
+import type { Fence, Migration, MigrationEvent, Place } from './migration.ts'
 import { isEnded } from './phases.ts'
 
 /**
@@ -20,9 +20,20 @@ export type Guest = {
   seenOn: { [host: string]: Seen }
   /** Where each host last said something about this guest: an inventory that was taken before that is out of date. */
   spoke: { [host: string]: number }
+  /** Hosts that were fenced, and have not said since that their copy is gone: whatever they have of it is stale. */
+  stale: { [host: string]: StaleCopy }
   /** Ordered to start, not yet answered. */
   start?: Place & { readonly id: string; readonly host: string; asked: number; askedAt: number }
   migration?: Migration
+}
+
+/** The attempt that brought a copy to a host, and the fence that made it worthless. */
+export type StaleCopy = {
+  readonly fence: Fence
+  readonly migration: string
+  readonly attempt: number
+  readonly admission: number
+  readonly traceparent?: string
 }
 
 export type Seen = { state: GuestState; needs: GuestNeeds }
@@ -36,6 +47,7 @@ export const unknownGuest = (vm: string): Guest => ({
   head: 0,
   seenOn: {},
   spoke: {},
+  stale: {},
 })
 
 /** @returns why the event is void, or undefined when it counts. */
@@ -100,9 +112,13 @@ export const runningOn = (guest: Guest): string[] =>
 export const isBusy = (guest: Guest): boolean =>
   guest.start !== undefined || (guest.migration !== undefined && !isEnded(guest.migration.phase))
 
-/** A person said where the guest belongs, after the log had lost its tail: no attempt from before goes on. */
+/**
+ * A person said where the guest belongs, after the log had lost its tail: no attempt from before goes on, and no fence
+ * from before speaks against a copy, which may have come behind it.
+ */
 export function recover(guest: Guest, host: string | undefined, cause: Cause, place: Place): void {
   const { migration } = guest
+  guest.stale = {}
   if (migration !== undefined && !isEnded(migration.phase) && migration.phase !== 'queued')
     migrations.endBy(migration, host, cause, place)
 }
@@ -116,18 +132,46 @@ function evolveStart(
   if (!('host' in event.writer) || event.writer.host !== start.host)
     return `only ${start.host} may say so`
   delete guest.start
-  if (event.type === 'GuestStarted')
+  if (event.type === 'GuestStarted') {
     guest.seenOn[start.host] = { state: 'running', needs: event.data.needs }
+    delete guest.stale[start.host]
+  }
   return undefined
 }
 
 function evolveMigration(guest: Guest, event: MigrationEvent, place: Place): string | undefined {
   const { migration } = guest
+  const isSettled = event.type === 'TargetCleared' && settleFence(guest, event)
   if (migration?.id !== event.migration)
-    return `${event.migration} is not this guest's present migration`
+    return isSettled ? undefined : `${event.migration} is not this guest's present migration`
   const why = migrations.evolve(migration, event, place)
-  if (why === undefined) follow(guest, migration, event)
-  return why
+  if (why !== undefined) return isSettled ? undefined : why
+  follow(guest, migration, event)
+  keepFences(guest, migration, event)
+  return undefined
+}
+
+/** A host that was fenced returns when it can; its attempt, and even its migration, may be long over by then. */
+function settleFence(guest: Guest, { writer, data }: EventOf<'TargetCleared'>): boolean {
+  if (!('host' in writer) || guest.stale[writer.host]?.admission !== data.admission) return false
+  delete guest.stale[writer.host]
+  delete guest.seenOn[writer.host]
+  return true
+}
+
+function keepFences(guest: Guest, migration: Migration, event: MigrationEvent): void {
+  const { id, traceparent, attempt } = migration
+  const { fence, slot } = attempt
+  if (event.type === 'Fenced' && fence !== undefined && slot !== undefined)
+    guest.stale[fence.host] = {
+      fence,
+      migration: id,
+      attempt: attempt.number,
+      admission: slot.admission,
+      ...(traceparent === undefined ? {} : { traceparent }),
+    }
+  // It has made another copy, which it does only where there is none: what is there now came behind the fence.
+  if (event.type === 'TargetPrepared' && slot !== undefined) delete guest.stale[slot.target]
 }
 
 /** A migration's facts say where the guest is, sooner than the next inventory does. */

@@ -30,8 +30,6 @@ export type Migration = {
   /** The targets of the attempts before. */
   readonly triedTargets: string[]
   cancelAsked?: Place & { by: string }
-  fence?: Place & { host: string; by: string }
-  doubt?: Place & { question: string }
   end?: End
 }
 
@@ -50,6 +48,19 @@ export type Attempt = {
   asked: { [Key in AskKey]?: Place & { times: number } }
   facts: { [Name in FactName]?: Said<Name> }
   verdict?: Verdict
+  /** What must be answered when the target is silent behind `Committed`. */
+  doubt?: Place & { readonly question: string }
+  /** In vain: somebody tried to turn the target off. */
+  fenceFailed?: Place & { readonly times: number; readonly evidence: string }
+  fence?: Fence
+}
+
+/** The target cannot run the guest, whatever the verdict says: somebody made sure of that. */
+export type Fence = Place & {
+  readonly id: string
+  readonly host: string
+  readonly by: string
+  readonly evidence: string
 }
 
 export type Said<Name extends FactName> = Place & {
@@ -77,6 +88,7 @@ export type MigrationEvent = EventOf<
   | 'CancelAsked'
   | 'Retried'
   | 'Fenced'
+  | 'FenceFailed'
   | 'DoubtRaised'
   | 'Completed'
   | 'Abandoned'
@@ -180,6 +192,8 @@ function whyVoid(migration: Migration, event: MigrationEvent): string | undefine
     )
     return asked ? undefined : `${event.type} is not asked of ${event.data.host} while ${phase}`
   }
+  if (event.type === 'Fenced' && event.data.host !== attempt.slot?.target)
+    return `${event.data.host} is not the target`
   if (event.type === 'Admitted' && event.data.source !== source) return `the guest is on ${source}`
   const { on, notes } = phases[phase]
   return on[event.type] === undefined && !notes.includes(event.type)
@@ -220,11 +234,18 @@ function learn(migration: Migration, event: MigrationEvent, place: Place): void 
       if (attempt.slot !== undefined) migration.triedTargets.push(attempt.slot.target)
       migration.attempt = freshAttempt(attempt.number + 1)
       return
-    case 'Fenced':
-      migration.fence = { ...place, host: event.data.host, by: event.data.by }
+    case 'Fenced': {
+      const { host, by, evidence } = event.data
+      attempt.fence = { ...place, id: event.id, host, by, evidence }
       return
+    }
+    case 'FenceFailed': {
+      const times = (attempt.fenceFailed?.times ?? 0) + 1
+      attempt.fenceFailed = { ...place, times, evidence: event.data.evidence }
+      return
+    }
     case 'DoubtRaised':
-      migration.doubt = { ...place, question: event.data.question }
+      attempt.doubt = { ...place, question: event.data.question }
       return
     case 'Completed':
       migration.end = { ...place, guestLost: false, openDuties: event.data.openDuties }

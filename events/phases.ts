@@ -124,7 +124,7 @@ export const phases: Readonly<Record<PhaseName, Phase>> = {
     runsOn: 'target',
     asks: [finish],
     on: { TargetRunning: 'confirming', Fenced: 'cancelling' },
-    notes: [...lateCopyFacts, 'TargetNeverRan', 'CancelAsked'],
+    notes: [...lateCopyFacts, 'TargetNeverRan', 'FenceFailed', 'CancelAsked'],
   },
   confirming: {
     meaning: 'the guest runs on the target; the source lets go of its copy',
@@ -193,6 +193,9 @@ export const isEnded = (phase: string): boolean => phase === 'completed' || phas
 
 /** From these the verdict `Cancelled` can still be written; whether it wins, the log decides. */
 export const isCancellable = (phase: PhaseName): boolean => phases[phase].on.Cancelled !== undefined
+
+/** Here a fence is an answer. */
+export const isFenceable = (phase: PhaseName): boolean => phases[phase].on.Fenced !== undefined
 
 /** The facts that answer a command, by the rows that ask for it. */
 export function answersTo(command: CommandName, of: Role): readonly FactName[] {

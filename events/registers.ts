@@ -12,7 +12,7 @@ export interface Registers {
   write(key: string, value: string, expected: number): Promise<number | undefined>
   /** Writes whatever stands there. Lost when nobody answers: the next one will do. */
   put(key: string, value: string): Promise<void>
-  /** Every register under a prefix, and then every change, until the signal. */
+  /** Every register under a prefix, and then every change, until the signal. What was told may be told again. */
   watch(prefix: string, signal: AbortSignal): AsyncIterable<Register>
 }
 

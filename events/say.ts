@@ -1,5 +1,6 @@
 import { pino } from 'pino'
 import type { Logger } from 'pino'
+import type { Check } from './check.ts'
 
 /** The structured log of a process: for its operator, never for deciding anything. */
 export type Say = Pick<Logger, 'debug' | 'info' | 'warn' | 'error'>
@@ -15,3 +16,12 @@ export const sayOnStderr = (name: string, level: string): Say =>
     },
     pino.destination(2),
   )
+
+/** What was found at the start; whatever is not good stands out, with what to do about it. */
+export function sayChecks(say: Say, checks: readonly Check[]): void {
+  for (const { what, is, found, todo } of checks) {
+    const line = `${what}: ${found}`
+    if (todo === undefined) say.info(line)
+    else say.warn({ is, todo }, line)
+  }
+}

@@ -1,4 +1,5 @@
 import type { Cause, Failure, HostRefusal, RequestRefusal, Unfit } from '@ferry/schemas/refusal'
+import type { SnapshotFault } from './snapshot.ts'
 
 /** Every refusal, failure and cause as a sentence for a person: the only place that puts them into words. */
 
@@ -36,6 +37,14 @@ export function refusalSentence(refusal: RequestRefusal): string {
       return `${refusal.migration} was committed at position ${refusal.committedAt}: the guest belongs to the target.`
     case 'AlreadyEnded':
       return `${refusal.migration} has ended: it was ${refusal.outcome}.`
+    case 'NothingToFence':
+      return `${refusal.migration} is ${refusal.phase}: nobody waits there for a host to be fenced.`
+    case 'TargetAnswered':
+      return `${refusal.host} has answered, at position ${refusal.answeredAt}: ${refusal.vm} runs there. There is nothing to resolve.`
+    case 'NotTheTarget':
+      return `${refusal.migration} is in doubt about ${refusal.target}, not about ${refusal.host}.`
+    case 'HostAlive':
+      return `The agent of ${refusal.host} is alive, so ${refusal.host} has not been fenced. Turn it off and ask again; insist only if you know that ${refusal.vm} does not run there and never will.`
     case 'LogBehind':
       return `The log has lost its tail: ${list(refusal.who)} saw position ${refusal.position}, and what stood there is gone. Nothing is decided until it has been compared with the fleet: \`ferry doctor --fleet\`, then \`ferry recover\`.`
     case 'LogWhole':
@@ -67,6 +76,8 @@ export function unfitSentence(unfit: Unfit): string {
       return `${unfit.host} has not been heard of lately`
     case 'GuestAlreadyHere':
       return `it has a copy of ${unfit.vm} that is ${unfit.state}`
+    case 'StaleCopy':
+      return `it was fenced, and has not said yet that its stale copy of ${unfit.vm} is gone`
   }
 }
 
@@ -152,6 +163,19 @@ export function causeSentence(cause: Cause): string {
       return `${cause.host} was fenced by ${cause.by}`
     case 'Recovered':
       return `the log had lost its tail, and ${cause.by} recovered it at position ${cause.position}`
+  }
+}
+
+export function snapshotFaultSentence(fault: SnapshotFault): string {
+  switch (fault.type) {
+    case 'Unreadable':
+      return `It is no snapshot: ${fault.problem}.`
+    case 'OtherFold':
+      return `Another version of Ferry made it (${fault.fold}), which may have judged the same events otherwise.`
+    case 'Altered':
+      return `It is not as it was written: its hash is ${fault.found}, not ${fault.expected}.`
+    case 'OtherLog':
+      return `${fault.event} does not stand at position ${fault.position} of this log as it did: the log was made anew, or has lost its tail.`
   }
 }
 

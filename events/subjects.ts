@@ -54,7 +54,7 @@ export function subjectOf(event: Event): string | undefined {
       return coordinator === undefined ? undefined : templates.admission
     case 'command':
       return coordinator !== undefined && 'vm' in event && 'host' in data
-        ? `ferry.command.${token(data.host)}.${token(event.vm)}.${event.type}`
+        ? commands(data.host, event.vm, event.type)
         : undefined
     case 'fact':
       return host !== undefined && 'vm' in event ? facts(host, event.vm, event.type) : undefined
@@ -87,6 +87,9 @@ function verdictSubject(event: Event): string | undefined {
 }
 
 export const decisions = (vm: string) => `ferry.decision.${token(vm)}`
+
+export const commands = (host: string, vm: string, command: string) =>
+  `ferry.command.${token(host)}.${token(vm)}.${command}`
 
 export const facts = (host: string, vm: string, fact: string) =>
   `ferry.fact.${token(host)}.${token(vm)}.${fact}`

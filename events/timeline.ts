@@ -4,7 +4,7 @@ import type { Cause } from '@ferry/schemas/refusal'
 import type { Entry } from './entry.ts'
 import { emptyFleet, follow, migrationOf } from './fleet.ts'
 import { isCommand } from './migration.ts'
-import type { Attempt, Migration, Place } from './migration.ts'
+import type { Attempt, Fence, Migration, Place } from './migration.ts'
 import { isEnded } from './phases.ts'
 import type { PhaseName } from './phases.ts'
 
@@ -41,6 +41,8 @@ export type AttemptTimeline = {
     readonly writer: string
     readonly cause?: Cause
   }
+  /** What stands in for another verdict behind `Committed`. */
+  readonly fence?: Fence
   readonly copy?: {
     readonly bytes: number
     readonly digest: string
@@ -179,7 +181,7 @@ function tell(
   until: { readonly at: number; readonly isOpen: boolean },
   clockOf: (host: string) => ClockReading | undefined,
 ): AttemptTimeline {
-  const { slot, verdict, facts } = attempt
+  const { slot, verdict, facts, fence } = attempt
   const spans = phases.map(({ phase, from }, nth): Span => {
     const next = phases[nth + 1]
     const isOpen = next === undefined && until.isOpen && !isEnded(phase)
@@ -208,6 +210,7 @@ function tell(
             ...(verdict.type === 'Cancelled' ? { cause: verdict.data.cause } : {}),
           },
         }),
+    ...(fence === undefined ? {} : { fence }),
     ...(Performed === undefined
       ? {}
       : {

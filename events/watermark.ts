@@ -19,10 +19,12 @@ export interface Watermark {
   present(): Mark | undefined
   /** Remembers it if it is further than what is remembered; written down within about a second. */
   seen(event: Seen): void
-  /** Forgets the life before. Resolves when that is written down. */
+  /** Forgets the life before. Resolves when that would outlive a power cut. */
   begin(mark: Mark): Promise<void>
-  /** Resolves when all that was seen is written down. */
-  keep(): Promise<void>
+  /** Writes down all that was seen: behind this, it outlives the process. */
+  keep(): void
+  /** Resolves when all that was kept would outlive a power cut as well. */
+  sync(): Promise<void>
 }
 
 /** For tests, and for whoever may forget. */
@@ -36,7 +38,8 @@ export function memoryWatermark(): Watermark {
     begin: async (next) => {
       mark = next
     },
-    keep: async () => {},
+    keep: () => {},
+    sync: async () => {},
   }
 }
 

@@ -1,6 +1,6 @@
 import type { Clock } from '@ferry/events/clock'
 import type { Log } from '@ferry/events/log'
-import { openWitness } from '@ferry/events/log/witness'
+import { LogLostTail, openWitness } from '@ferry/events/log/witness'
 import type { Registers } from '@ferry/events/registers'
 import type { Say } from '@ferry/events/say'
 import type { Watermark } from '@ferry/events/watermark'
@@ -12,10 +12,12 @@ import { journal as makeJournal } from './journal.ts'
 import type { HostKey } from './keys.ts'
 import { serve } from './serve.ts'
 import { settle } from './settle.ts'
+import { endStaleCopies } from './stale.ts'
 import { TRANSFER_VERSION } from './transfer/frames.ts'
 import { makePace } from './transfer/pace.ts'
 import { openPort } from './transfer/port.ts'
 import type { PortOptions } from './transfer/port.ts'
+import type { Wire } from './transfer/wire.ts'
 import { VERSION } from './version.ts'
 import { makeVoice } from './voice.ts'
 
@@ -29,34 +31,57 @@ export type AgentEdges = {
   readonly driver: Driver
   readonly key: HostKey
   readonly watermark: Watermark
+  readonly wire: Wire
   readonly transfers: Pick<PortOptions, 'listen' | 'address'>
+  /** So many random bytes, for the ids and keys of transfers. */
+  readonly random: (bytes: number) => Uint8Array
   /** For all images that leave this host together; absent: no limit. */
   readonly bandwidthBytesPerSecond?: number
   readonly signal: AbortSignal
 }
 
-/** A transfer that nobody has come for is worth nothing after this. */
-const TRANSFER_EXPIRES_MS = 60_000
-
-/** Runs until the signal. Guests stay as they are when it ends, and the next agent finds them. */
+/**
+ * Runs until the signal. Guests stay as they are when it ends, and the next agent finds them.
+ *
+ * First the log is compared with what was seen of it, then the copies here with the log, and only then is anybody told
+ * of them or obeyed. On a log that has lost its tail nothing is ended, and everybody is told of everything.
+ */
 export async function runAgent(edges: AgentEdges): Promise<void> {
-  const { host, log, heartbeats, clock, say, driver, key, bandwidthBytesPerSecond, signal } = edges
-  const said = async () => {
-    const journal = makeJournal()
+  const { host, log, heartbeats, clock, say, driver, key, wire, random, signal } = edges
+  const witness = await openWitness({
+    ...edges,
+    me: { host },
+    settleMs: 0,
+    recovered: (recovery) => settle(recovery, { host, driver, say }),
+  })
+  await witness.judged
+  const begin = async () => {
+    if (witness.isWell()) await endStale()
+    const facts = makeJournal()
     for await (const entry of log.read({ after: 0, subject: filters.factsFrom(host), signal }))
-      journal.note(entry)
-    return journal
+      facts.note(entry)
+    return facts
   }
-  // Also on a log that may have lost its tail: an inventory says as of which of these facts it was taken.
-  let journal = await said()
+  const endStale = async () => {
+    try {
+      for (const fact of await endStaleCopies({ host, log: witness.log, driver, clock, say }))
+        await witness.log.append(fact, { signal })
+    } catch (error) {
+      // It will be begun again when that has been answered.
+      if (!(error instanceof LogLostTail)) throw error
+    }
+  }
+  let trust = witness.isWell() ? await witness.well(signal) : undefined
+  let journal = await begin()
+
   const intruders = reportIntruders({ host, log, clock, say, signal })
   const port = await openPort({
     ...edges.transfers,
-    expiresAfterMs: TRANSFER_EXPIRES_MS,
+    wire,
     clock,
     refused: intruders,
   })
-  const pace = makePace(clock, bandwidthBytesPerSecond)
+  const pace = makePace(clock, edges.bandwidthBytesPerSecond)
   const facts = {
     address: port.address,
     key: key.public,
@@ -66,29 +91,26 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
   const upTo = () => journal.upTo()
   const inventory = { host, log, heartbeats, clock, say, driver, facts, upTo, signal }
   const reporter = reportInventory(inventory)
+  witness.onChange(reporter.again)
   say.info(
     { host, address: port.address, hypervisor: driver.hypervisor.hypervisor },
     'the agent is ready',
   )
-  try {
-    const witness = await openWitness({
-      ...edges,
-      me: { host },
-      settleMs: 0,
-      recovered: (recovery) => settle(recovery, { host, driver, say }),
-    })
-    witness.onChange(reporter.again)
-    const obey = async () => {
-      while (!signal.aborted) {
-        const stopped = await witness.well(signal)
+  const obey = async () => {
+    while (!signal.aborted) {
+      if (trust === undefined || trust.aborted) {
         // As an agent that was started anew: with nothing but the log as it is now.
-        const now = AbortSignal.any([signal, stopped])
-        journal = await said()
-        const voice = makeVoice({ host, log: witness.log, clock, say, signal: now })
-        const hands = { host, log: witness.log, clock, say, driver, port, key, voice, pace }
-        await serve(hands, journal, witness.recoveredAt(), now)
+        trust = await witness.well(signal)
+        journal = await begin()
       }
+      const now = AbortSignal.any([signal, trust])
+      const voice = makeVoice({ host, log: witness.log, clock, say, signal: now })
+      const tools = { host, log: witness.log, clock, say, driver, wire, port, key, random, pace }
+      const hands = { ...tools, voice, remembered: witness.remembered }
+      await serve(hands, journal, witness.recoveredAt(), now)
     }
+  }
+  try {
     await Promise.all([
       obey().catch((error: unknown) => {
         if (!signal.aborted) throw error

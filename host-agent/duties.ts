@@ -1,8 +1,10 @@
-import type { EventOf } from '@ferry/schemas/event'
+import type { Event, EventOf } from '@ferry/schemas/event'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import { LogUnavailable, contest } from '@ferry/events/log'
 import type { Log } from '@ferry/events/log'
-import { facts } from '@ferry/events/subjects'
+import type { Entry } from '@ferry/events/entry'
+import type { CommandName, FactName } from '@ferry/events/phases'
+import { commands, facts } from '@ferry/events/subjects'
 import { verdictOn } from '@ferry/events/verdict'
 import type { Contested } from '@ferry/events/verdict'
 import type { Clock } from '@ferry/events/clock'
@@ -12,12 +14,16 @@ import type { Driver } from './driver.ts'
 import { openGate } from './gate.ts'
 import type { HostKey } from './keys.ts'
 import { roundsWorthTelling } from './rounds.ts'
+import { endStale, isFenced, staleCopy } from './stale.ts'
 import { TRANSFER_VERSION } from './transfer/frames.ts'
 import type { Receipt } from './transfer/frames.ts'
 import type { Pace } from './transfer/pace.ts'
-import type { Arrival, TransferPort } from './transfer/port.ts'
+import { openArrival } from './transfer/arrival.ts'
+import type { Arrival } from './transfer/arrival.ts'
+import type { TransferPort } from './transfer/port.ts'
 import { openSender } from './transfer/send.ts'
 import type { Sender } from './transfer/send.ts'
+import type { Wire } from './transfer/wire.ts'
 import type { Command, Fact, Voice } from './voice.ts'
 
 /**
@@ -33,9 +39,13 @@ export type Hands = {
   readonly clock: Clock
   readonly say: Say
   readonly driver: Driver
+  readonly wire: Wire
   readonly port: TransferPort
   readonly key: HostKey
+  readonly random: (bytes: number) => Uint8Array
   readonly voice: Voice
+  /** Resolves when what was acted on would be remembered after a power cut: nothing is answered before. */
+  readonly remembered: () => Promise<void>
   /** Shared by all images that leave this host. */
   readonly pace: Pace
 }
@@ -80,8 +90,13 @@ async function begin(command: EventOf<'Begin'>, { driver, key, voice }: Hands): 
   }
 }
 
+/** A transfer that nobody has come for is worth nothing after this. */
+const TRANSFER_EXPIRES_MS = 60_000
+const ID_BYTES = 16
+const KEY_BYTES = 32
+
 async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact | undefined> {
-  const { host, driver, key, port, voice } = hands
+  const { host, driver, key, port, random, clock, voice } = hands
   const { admission, sourceKey, sealedDefinition, needs, transferVersion } = command.data
   const refuse = (refusal: EventOf<'PrepareRefused'>['data']['refusal']): Fact => ({
     ...voice.about(command, 'PrepareRefused'),
@@ -100,7 +115,10 @@ async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact 
 
   // No negotiation in the stream: the lower of what both can is taken here, on record.
   const version = Math.min(transferVersion, TRANSFER_VERSION)
-  const { transfer, key: secret, expiresAt } = port.open(attemptOf(command), version)
+  const transfer = Buffer.from(random(ID_BYTES)).toString('hex')
+  const secret = random(KEY_BYTES)
+  const expiresAt = clock.now() + TRANSFER_EXPIRES_MS
+  port.expect(transfer, attemptOf(command), expiresAt)
   return {
     ...voice.about(command, 'TargetPrepared'),
     type: 'TargetPrepared',
@@ -120,7 +138,7 @@ async function perform(
   hands: Hands,
   signal: AbortSignal,
 ): Promise<Fact> {
-  const { driver, key, voice, clock, host } = hands
+  const { driver, key, voice, wire, clock, host } = hands
   const { vm } = command
   const {
     admission,
@@ -151,7 +169,7 @@ async function perform(
       // Only now: a driver that has nothing to send must not use the transfer up.
       send: async (image) => {
         const ticket = { transfer, address, key: secret, version }
-        sender = await openSender(ticket, { clock, paces: [hands.pace], signal })
+        sender = await openSender(ticket, { wire, clock, paces: [hands.pace], signal })
         await sender.send(image)
       },
       gate: gate.pass,
@@ -216,7 +234,7 @@ async function finish(
   hands: Hands,
   signal: AbortSignal,
 ): Promise<Fact | undefined> {
-  const { host, driver, port, voice, log } = hands
+  const { host, driver, voice, log, clock } = hands
   const { vm } = command
   const { admission, transfer } = command.data
   const contested = contestedOn(host, command)
@@ -228,9 +246,10 @@ async function finish(
 
   const before = await verdictOn(log, contested)
   if (before?.type === 'Cancelled') return cleared(command, hands)
-  if (before?.type === 'Committed') return takeOver(command, hands)
-  const arrival = port.find(transfer)
-  if (arrival === undefined) return fail({ type: 'AgentRestarted' })
+  if (before?.type === 'Committed')
+    return (await endFenced(command, hands)) ?? takeOver(command, hands)
+  const arrival = await awaited(command, hands)
+  if (arrival === undefined) return fail({ type: 'TransferUnknown', transfer })
 
   let whole: Loaded
   try {
@@ -239,11 +258,17 @@ async function finish(
     signal.throwIfAborted()
     if (error instanceof CopyFailed) return fail(error.failure)
     throw error
+  } finally {
+    arrival.close()
   }
   // I3, I4: the first valid message is the verdict, and it was read back before anything is started on it.
+  const began = clock.elapsed()
   const hasWon = await commit(committed(command, hands, whole), hands, signal)
   if (!hasWon) return cleared(command, hands)
-  const committedAt = hands.clock.now()
+  const committedAt = clock.now()
+  // A verdict takes milliseconds. While it took long, this host may have been given up for lost.
+  const fenced = clock.elapsed() - began > LATE_MS ? await endFenced(command, hands) : undefined
+  if (fenced !== undefined) return fenced
   try {
     const { runningAt } = await driver.activate(vm)
     return {
@@ -261,6 +286,8 @@ async function finish(
     }
   }
 }
+
+const LATE_MS = 1000
 
 /**
  * Takes part in the contest for the verdict until it is decided: giving up would not let the guest run anywhere. The
@@ -283,6 +310,55 @@ async function commit(
     }
   }
 }
+
+/**
+ * The transfer that this host opened for the attempt. Its key stands in the log, sealed between the two hosts' keys, so
+ * that whoever carries out this command can open it: the agent that prepared, or one that knows nothing but the log.
+ */
+async function awaited(
+  command: EventOf<'Finish'>,
+  { host, log, key, port, wire, clock }: Hands,
+): Promise<Arrival | undefined> {
+  const { vm, data } = command
+  const { transfer } = data
+  const [order, answer] = await Promise.all([
+    log.last(commands(host, vm, 'Prepare')),
+    log.last(facts(host, vm, 'TargetPrepared')),
+  ])
+  const prepare = eventIn(order, 'Prepare', command)
+  const prepared = eventIn(answer, 'TargetPrepared', command)
+  if (prepare === undefined || prepared?.data.transfer !== transfer) return undefined
+  const { sealedKey, transferVersion: version, expiresAt } = prepared.data
+  const secret = key.open(sealedKey, prepare.data.sourceKey)
+  if (secret === undefined) return undefined
+
+  port.expect(transfer, attemptOf(command), expiresAt)
+  const used = () => port.used(transfer)
+  const ticket = { transfer, version, key: secret, expiresAt }
+  const arrival = openArrival(ticket, { wire, clock, used, refused: port.refused })
+  port.receive(transfer, arrival.visit)
+  return arrival
+}
+
+/** The event of that name about the same attempt, if the entry is one. */
+function eventIn<Name extends CommandName | FactName>(
+  entry: Entry | undefined,
+  name: Name,
+  { migration, attempt }: Command,
+): EventOf<Name> | undefined {
+  const event = entry?.message.is === 'event' ? entry.message.event : undefined
+  return event !== undefined &&
+    isNamed(event, name) &&
+    event.migration === migration &&
+    event.attempt === attempt
+    ? event
+    : undefined
+}
+
+const isNamed = <Name extends CommandName | FactName>(
+  event: Event,
+  name: Name,
+): event is EventOf<Name> => event.type === name
 
 type Loaded = Receipt & { readonly endFrameAt: number; readonly loadedAt: number }
 
@@ -335,12 +411,7 @@ async function confirm(
 ): Promise<Fact | undefined> {
   const { vm, migration, attempt, data } = command
   const word = await log.last(facts(data.target, vm, 'TargetRunning'))
-  const event = word?.message.is === 'event' ? word.message.event : undefined
-  if (
-    event?.type !== 'TargetRunning' ||
-    event.migration !== migration ||
-    event.attempt !== attempt
-  ) {
+  if (eventIn(word, 'TargetRunning', command) === undefined) {
     say.error(
       { migration, attempt },
       'told to release a guest that does not run on the target: refused',
@@ -371,7 +442,20 @@ async function stay(command: EventOf<'Cancel'>, hands: Hands): Promise<Fact | un
 }
 
 async function clear(command: EventOf<'Cancel'>, hands: Hands): Promise<Fact | undefined> {
-  return (await isCancelled(command, hands)) ? cleared(command, hands) : undefined
+  if (!(await isCancelled(command, hands))) return undefined
+  const isBehindFence = command.data.fence !== undefined
+  return (isBehindFence ? await endFenced(command, hands) : undefined) ?? cleared(command, hands)
+}
+
+/** Behind a fence even a copy that runs is ended. @returns undefined where no fence stands against this attempt. */
+async function endFenced(
+  command: EventOf<'Cancel' | 'Finish'>,
+  hands: Hands,
+): Promise<Fact | undefined> {
+  const stale = await staleCopy(hands.log, hands.host, command.vm)
+  if (stale?.admission !== command.data.admission) return undefined
+  hands.port.forget(attemptOf(command))
+  return endStale(command.vm, stale, hands)
 }
 
 async function cleared(
@@ -388,24 +472,11 @@ async function isCancelled(command: EventOf<'Cancel'>, { log, say }: Hands): Pro
   const { migration, attempt, vm, data } = command
   const verdict = await verdictOn(log, contestedOn(data.target, command))
   if (verdict?.type === 'Cancelled') return true
-  if (data.fence !== undefined && (await isFenced(log, command, data.fence))) return true
+  if (data.fence !== undefined && (await isFenced(log, command))) return true
   say.error(
     { vm, migration, attempt, verdict: verdict?.type },
     'told to cancel what is not cancelled: refused',
   )
-  return false
-}
-
-async function isFenced(
-  log: Log,
-  { vm, migration, data }: EventOf<'Cancel'>,
-  position: number,
-): Promise<boolean> {
-  for await (const { message } of log.read({ after: position - 1 })) {
-    if (message.is !== 'event' || message.event.type !== 'Fenced') return false
-    const { event } = message
-    return event.vm === vm && event.migration === migration && event.data.host === data.target
-  }
   return false
 }
 

@@ -2,7 +2,7 @@ import { timestamp } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import type { Log } from '@ferry/events/log'
 import type { Say } from '@ferry/events/say'
-import type { Intruder } from './transfer/port.ts'
+import type { Intruder } from './transfer/wire.ts'
 
 /** One report for each kind of intrusion in so long: whoever knocks ten thousand times must not fill the log. */
 const AT_MOST_EVERY_MS = 10_000

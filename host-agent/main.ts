@@ -1,10 +1,13 @@
+import { randomBytes } from 'node:crypto'
 import { mkdir, readFile } from 'node:fs/promises'
 import { totalmem } from 'node:os'
 import { join } from 'node:path'
 import { setFlagsFromString } from 'node:v8'
 import { systemClock } from '@ferry/events/clock'
+import { findings } from '@ferry/events/durability'
 import { connect } from '@ferry/events/log/connect'
 import { watermarkFile } from '@ferry/events/log/watermark-file'
+import { sayChecks } from '@ferry/events/say'
 import type { Say } from '@ferry/events/say'
 import { runAgent } from './agent.ts'
 import type { Driver } from './driver.ts'
@@ -14,6 +17,7 @@ import { simulatedDriver } from './drivers/simulated/driver.ts'
 import { hostKey } from './keys.ts'
 import { lockDirectory } from './lock.ts'
 import type { HostFile } from './settings.ts'
+import { tlsWire } from './transfer/tls-wire.ts'
 
 const LOG_PATIENCE_MS = 60_000
 
@@ -27,6 +31,8 @@ export async function agentOnThisHost(
     host,
     servers,
     credentialsFile,
+    durability = 'any',
+    logIsSynced = false,
     stateDirectory,
     listen,
     address,
@@ -38,17 +44,21 @@ export async function agentOnThisHost(
   try {
     const driver = await driverOf(settings)
     const key = await hostKey(join(stateDirectory, 'host.key'))
-    const edges = { clock: systemClock, say, signal }
-    const watermark = await watermarkFile(join(stateDirectory, 'watermark.json'), edges)
     const logAddress = {
       servers,
       name: `agent ${host}`,
+      isSaidToSync: logIsSynced,
       ...(credentialsFile === undefined ? {} : { credentialsFile }),
     }
     const connection = await connect(logAddress, systemClock, {
       patienceMs: LOG_PATIENCE_MS,
       signal,
+      durability,
     })
+    say.info({ log: connection.facts, durability }, 'connected')
+    sayChecks(say, findings(connection.facts))
+    const edges = { clock: systemClock, say, signal }
+    const watermark = await watermarkFile(join(stateDirectory, 'watermark'), edges)
     try {
       await runAgent({
         host,
@@ -59,12 +69,15 @@ export async function agentOnThisHost(
         driver,
         key,
         watermark,
+        wire: tlsWire,
+        random: randomBytes,
         transfers: { listen, ...(address === undefined ? {} : { address }) },
         ...(bandwidthBytesPerSecond === undefined ? {} : { bandwidthBytesPerSecond }),
         signal,
       })
     } finally {
       await connection.close()
+      await watermark.close()
     }
   } finally {
     await unlock()

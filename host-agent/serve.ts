@@ -129,6 +129,7 @@ async function carryOutOnce(
     say.info(about, 'carrying out')
     const fact = await carryOut(command, hands, signal)
     if (fact !== undefined) {
+      await hands.remembered()
       const { position } = await log.append(fact, { patienceMs: ANSWER_MS })
       journal.note({
         position,
@@ -167,7 +168,7 @@ async function keepSaying(word: () => void, { clock }: Hands, signal: AbortSigna
 async function start(
   command: EventOf<'Start'>,
   delivery: Delivery,
-  { host, driver, log, clock, say }: Hands,
+  { host, driver, log, clock, say, remembered }: Hands,
   journal: Journal,
 ): Promise<void> {
   const { vm, data, id } = command
@@ -189,6 +190,7 @@ async function start(
             type: 'GuestStarted',
             data: { start: data.start, needs: answer.needs },
           }
+    await remembered()
     const { position } = await log.append(event, { patienceMs: ANSWER_MS })
     journal.note({ position, storedAt: clock.now(), subject: '', message: { is: 'event', event } })
     say.info({ vm, answer: event.type }, 'started')

@@ -4,6 +4,7 @@ import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { parse } from '@ferry/schemas/parse'
 import { Name, Port } from '@ferry/schemas/words'
+import { durabilities } from '@ferry/events/durability'
 
 /** `host.json`: what an agent must know about its host. Everything else it finds out or reads in the log. */
 const strict = { additionalProperties: false }
@@ -17,6 +18,10 @@ export const HostFile = Type.Object(
     host: Name,
     servers: Type.Array(Type.String({ minLength: 1 }), { minItems: 1 }),
     credentialsFile: Type.Optional(Type.String()),
+    /** On a log that is less than that this agent does not run: it starts guests on the log's word. */
+    durability: Type.Optional(Type.Union(durabilities.map((each) => Type.Literal(each)))),
+    /** Every one of the servers has `sync_interval: always`; NATS does not tell its clients. */
+    logIsSynced: Type.Optional(Type.Boolean()),
     /** Keys, sockets and what each guest was started as. Relative paths are from this file's folder. */
     stateDirectory: Type.String({ minLength: 1 }),
     /** The definitions of this host's guests, `<name>.json` each. */

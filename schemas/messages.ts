@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import type { Static, TObject } from 'typebox'
-import { GuestNeeds, GuestReport } from './guest.ts'
+import { GuestNeeds, GuestReport, GuestState } from './guest.ts'
 import { CopyProgress, Policy } from './policy.ts'
 import { Cause, Failure, HostRefusal } from './refusal.ts'
 import {
@@ -91,6 +91,13 @@ export const messages = {
     data: Type.Object({ ...after, cause: Cause, ...openDuties }),
   },
   Fenced: {
+    kind: 'decision',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...after, ...host, by: Who, evidence: Text }),
+  },
+  /** A host was to be turned off, and may be running still: the question stands. */
+  FenceFailed: {
     kind: 'decision',
     about: 'migration',
     version: 1,
@@ -301,7 +308,11 @@ export const messages = {
     kind: 'fact',
     about: 'migration',
     version: 1,
-    data: Type.Object({ ...admission }),
+    data: Type.Object({
+      ...admission,
+      /** What the copy was doing that was ended behind a fence. Absent: there was none, or no fence. */
+      found: Type.Optional(GuestState),
+    }),
   },
   SourceReleased: {
     kind: 'fact',
@@ -398,7 +409,7 @@ export const messages = {
         Type.Literal('UsedTransfer'),
         Type.Literal('ExpiredTransfer'),
         Type.Literal('WrongKey'),
-        Type.Literal('NotTls'),
+        Type.Literal('NotFerry'),
         Type.Literal('Silent'),
       ]),
       transfer: Type.Optional(Id),

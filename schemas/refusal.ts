@@ -20,6 +20,7 @@ export const Unfit = Type.Union([
   reason('AcceleratorUnsupported', { accelerator: Text }),
   reason('HostSilent', { host: Name }),
   reason('GuestAlreadyHere', { vm: Name, state: GuestState }),
+  reason('StaleCopy', { vm: Name }),
 ])
 export type Unfit = Static<typeof Unfit>
 
@@ -82,6 +83,10 @@ export const RequestRefusal = Type.Union([
   reason('UnknownMigration', { migration: Id }),
   reason('TooLateToCancel', { migration: Id, committedAt: Position }),
   reason('AlreadyEnded', { migration: Id, outcome: Text }),
+  reason('NothingToFence', { migration: Id, phase: Text }),
+  reason('TargetAnswered', { vm: Name, host: Name, answeredAt: Position }),
+  reason('NotTheTarget', { migration: Id, host: Name, target: Name }),
+  reason('HostAlive', { vm: Name, host: Name }),
   reason('LogBehind', { who: Type.Array(Text), position: Position }),
   reason('LogWhole', {}),
   reason('HostsSilent', { hosts: Type.Array(Name) }),

@@ -28,6 +28,21 @@ export type MigrateRequest = Static<typeof MigrateRequest>
 export const CancelRequest = Type.Object({ migration: Id, by: Who }, strict)
 export type CancelRequest = Static<typeof CancelRequest>
 
+/** Answers the question of a migration that is in doubt: the host was fenced, so its copy cannot run. */
+export const ResolveRequest = Type.Object(
+  {
+    migration: Id,
+    fenced: Name,
+    by: Who,
+    /** How it is known. */
+    evidence: Type.Optional(Text),
+    /** Record it although the host's agent is heard: only who knows that the guest cannot run there may say so. */
+    insist: Type.Optional(Type.Boolean()),
+  },
+  strict,
+)
+export type ResolveRequest = Static<typeof ResolveRequest>
+
 export const StartRequest = Type.Object({ request: Id, vm: Name, host: Name, by: Who }, strict)
 export type StartRequest = Static<typeof StartRequest>
 

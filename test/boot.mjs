@@ -1,4 +1,4 @@
-// From a bare machine to a running program: `node test/boot.mjs demo|test|bench [...]`.
+// From a bare machine to a running program: `node test/boot.mjs demo|test|bench|chaos [...]`.
 // Plain JavaScript without dependencies, because nothing is installed yet when it starts.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -15,6 +15,7 @@ const programs = {
   demo: { file: 'test/demo/demo.ts', needs: [natsServer, qemu, qemuImg] },
   test: { file: 'test/run.ts', needs: [natsServer, qemu, qemuImg] },
   bench: { file: 'test/bench/bench.ts', needs: [natsServer, qemu, qemuImg] },
+  chaos: { file: 'test/real/chaos/chaos.ts', needs: [natsServer, qemu, qemuImg] },
 }
 
 const [name = '', ...args] = process.argv.slice(2)

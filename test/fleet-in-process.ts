@@ -1,15 +1,24 @@
+import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { coordinate } from '@ferry/coordinator/coordinate'
 import type { Coordinator } from '@ferry/coordinator/coordinate'
-import { judgeCancel, judgeMigrate, judgeStart } from '@ferry/coordinator/decide/request'
+import { defaultSnapshotEvery } from '@ferry/coordinator/keep-snapshots'
+import {
+  judgeCancel,
+  judgeMigrate,
+  judgeResolve,
+  judgeStart,
+} from '@ferry/coordinator/decide/request'
 import { defaultRules } from '@ferry/coordinator/decide/world'
 import type { Rules } from '@ferry/coordinator/decide/world'
+import type { Fences } from '@ferry/coordinator/fences'
 import { systemClock } from '@ferry/events/clock'
 import { migrationOf } from '@ferry/events/fleet'
 import { memoryLog } from '@ferry/events/log/in-memory'
 import { memoryRegisters } from '@ferry/events/log/in-memory-registers'
+import { registerSnapshots } from '@ferry/events/log/register-snapshots'
 import type { MemoryLog } from '@ferry/events/log/in-memory'
 import type { Migration } from '@ferry/events/migration'
 import { isEnded } from '@ferry/events/phases'
@@ -20,7 +29,8 @@ import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
 import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
 import type { Driver } from '@ferry/host-agent/driver'
 import { hostKey } from '@ferry/host-agent/keys'
-import type { MigrateRequest } from '@ferry/schemas/request'
+import { tlsWire } from '@ferry/host-agent/transfer/tls-wire'
+import type { MigrateRequest, ResolveRequest } from '@ferry/schemas/request'
 import { until } from './until.ts'
 
 /** Opens one for the time of some work. */
@@ -40,8 +50,10 @@ export async function withFleet(
 export type FleetOptions = {
   readonly rules?: Partial<Rules>
   readonly vm?: object
+  readonly snapshotEvery?: number
   /** Puts something between an agent and its hypervisor. */
   readonly drivers?: (driver: Driver, host: string) => Driver
+  readonly fences?: Fences
   readonly say?: Say
 }
 
@@ -58,6 +70,9 @@ export type FleetInProcess = {
     request: Partial<MigrateRequest> & { vm: string; request: string },
   ) => ReturnType<Coordinator['record']>
   readonly cancel: (migration: string) => ReturnType<Coordinator['record']>
+  readonly resolve: (
+    request: Partial<ResolveRequest> & { migration: string; fenced: string },
+  ) => ReturnType<Coordinator['record']>
   /** Waits until the migration is as wished. */
   readonly when: (
     id: string,
@@ -88,6 +103,7 @@ export async function fleetInProcess(
   const clock = systemClock
   const log = memoryLog(clock)
   const [leases, heartbeats] = [memoryRegisters(clock), memoryRegisters(clock)]
+  const snapshots = registerSnapshots(memoryRegisters(clock), 'this fold')
   const stopAll = new AbortController()
   const coordinatorNamed = async (name: string) => {
     const stop = new AbortController()
@@ -96,9 +112,12 @@ export async function fleetInProcess(
       log,
       leases,
       heartbeats,
+      snapshots,
+      snapshotEvery: options.snapshotEvery ?? defaultSnapshotEvery,
       clock,
       rules: { ...defaultRules, ...options.rules },
       lease: { renewMs: 50, leaseMs: 500 },
+      ...(options.fences === undefined ? {} : { fences: options.fences }),
       watermark: memoryWatermark(),
       settleMs: 100,
       say,
@@ -119,16 +138,16 @@ export async function fleetInProcess(
       definitionOf: async () => vm,
     }
     const key = await hostKey(join(folder, `${host}.key`))
+    const transfers = { listen: { host: '127.0.0.1', port: 0 } }
+    const [wire, random] = [tlsWire, randomBytes]
+    const watermark = memoryWatermark()
+    const edges = { host, log, heartbeats, clock, say, key, watermark, wire, random, transfers }
     let stop = new AbortController()
     let agent: Promise<void> = Promise.resolve()
-    const watermark = memoryWatermark()
     const startAgent = () => {
       stop = new AbortController()
       const signal = AbortSignal.any([stop.signal, stopAll.signal])
-      const driver = drivers(simulatedDriver(world, clock), host)
-      const transfers = { listen: { host: '127.0.0.1', port: 0 } }
-      const edges = { host, log, heartbeats, clock, say, driver, key, watermark, transfers, signal }
-      agent = runAgent(edges)
+      agent = runAgent({ ...edges, driver: drivers(simulatedDriver(world, clock), host), signal })
       running.push(agent)
     }
     startAgent()
@@ -184,6 +203,11 @@ export async function fleetInProcess(
       current().record(
         (fleet, world) => judgeCancel(fleet, { migration: id, by: 'test' }, world),
         id,
+      ),
+    resolve: (request) =>
+      current().record(
+        (fleet, world) => judgeResolve(fleet, { by: 'test', ...request }, world),
+        request.migration,
       ),
     close: async () => {
       stopAll.abort()

@@ -45,7 +45,8 @@ export function tell(...telling: readonly Telling[]): Told {
   return { fleet, entries, rulings }
 }
 
-function placed(event: Event, fleet: Fleet): Event {
+/** With the head and the admission that are right at its place. */
+export function placed(event: Event, fleet: Fleet): Event {
   const data: Record<string, unknown> = { ...event.data }
   const guest = 'vm' in event ? fleet.guests.get(event.vm) : undefined
   if (data.after === RIGHT)
@@ -59,22 +60,25 @@ export function worldAfter(
   { entries, fleet }: Told,
   laterMs: number,
   rules: Partial<Rules> = {},
+  about: Partial<World> = {},
 ): World {
   return {
     now: START_AT + entries.length * STEP_MS + laterMs,
     alive: new Set(fleet.hosts.keys()),
+    canFence: new Set(),
     rules: { ...defaultRules, ...rules },
     me: { coordinator: 'c1' },
+    ...about,
   }
 }
 
 /** What the coordinator does after these events. */
 export function given(...telling: readonly Telling[]) {
   const told = tell(...telling)
-  const at = (laterMs: number, vm = 'web1', rules: Partial<Rules> = {}) => {
+  const at = (laterMs: number, vm = 'web1', about: Partial<World> = {}) => {
     const guest = told.fleet.guests.get(vm)
     if (guest === undefined) throw new Error(`the story has no guest ${vm}`)
-    return outcome(nextStep(told.fleet, guest, worldAfter(told, laterMs, rules)))
+    return outcome(nextStep(told.fleet, guest, worldAfter(told, laterMs, {}, about)))
   }
   return { ...told, migration: () => migrationIn(told), next: () => at(0), later: at }
 }
@@ -89,10 +93,11 @@ function outcome(step: Step) {
   const words = [
     ...(step.decide === undefined ? [] : [step.decide.type]),
     ...step.command.map((command) => `${command.type} → ${command.data.host}`),
+    ...(step.fence === undefined ? [] : [`fence ${step.fence.host}`]),
   ]
   return {
     step,
-    /** What is written now: decisions by name, commands with whom they are for. */
+    /** What is done now: decisions by name, commands with whom they are for, a host that is turned off. */
     is: (...expected: readonly string[]) => assert.equal(words, expected),
   }
 }

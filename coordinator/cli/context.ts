@@ -6,6 +6,8 @@ import type { Command } from 'commander'
 import { Invalid, parse } from '@ferry/schemas/parse'
 import type { Static, TSchema } from 'typebox'
 import { systemClock } from '@ferry/events/clock'
+import { NotDurable, durabilities } from '@ferry/events/durability'
+import type { Durability } from '@ferry/events/durability'
 import { LogUnavailable } from '@ferry/events/log'
 import { connect } from '@ferry/events/log/connect'
 import type { Connection } from '@ferry/events/log/connect'
@@ -41,6 +43,7 @@ export class Exit extends Error {
 export type LogOptions = { readonly server: string[]; readonly credentials?: string }
 
 const DEFAULT_SERVER = `nats://127.0.0.1:${DEFAULT_PORT}`
+const unsaid = [DEFAULT_SERVER]
 
 const DEFAULT_CONNECT_MS = 5000
 const ANSWER_MS = 10_000
@@ -48,16 +51,32 @@ const ANSWER_MS = 10_000
 export function withLogOptions(command: Command): Command {
   return command
     .addOption(
-      new Option('-s, --server <url>', 'where the log is; may be given several times')
+      new Option(
+        '-s, --server <url>',
+        'where the log is; several with commas between, or given several times',
+      )
         .env('FERRY_SERVER')
-        .default([DEFAULT_SERVER], DEFAULT_SERVER)
-        .argParser((value: string, before: string[] | string) => [
-          ...(Array.isArray(before) && before[0] !== DEFAULT_SERVER ? before : []),
+        .default(unsaid, DEFAULT_SERVER)
+        .argParser((value: string, before: string[]) => [
+          ...(before === unsaid ? [] : before),
           ...value.split(','),
         ]),
     )
     .addOption(new Option('--credentials <file>', 'NATS credentials').env('FERRY_CREDENTIALS'))
 }
+
+export type DurabilityOption = { readonly durability: Durability }
+
+/** For the verbs that decide on what the log says. */
+export const withDurability = (command: Command): Command =>
+  command.addOption(
+    new Option(
+      '--durability <level>',
+      'refuse to run on a log that is less: synced survives power cuts, replicated the loss of a server',
+    )
+      .choices(durabilities)
+      .default('any'),
+  )
 
 export const logAddress = ({ server, credentials }: LogOptions) => ({
   servers: server,
@@ -125,6 +144,7 @@ export async function ending(work: () => Promise<number | void>): Promise<void> 
 function verdictOn(error: unknown): [number, string] {
   if (error instanceof Exit) return [error.code, error.message]
   if (error instanceof LogUnavailable) return [exits.unavailable, `${capital(error.message)}.`]
+  if (error instanceof NotDurable) return [exits.refused, capital(error.message)]
   if (error instanceof Invalid) return [exits.usage, `${capital(error.message)}.`]
   if (error instanceof SyntaxError) return [exits.usage, `That is not JSON: ${error.message}.`]
   if (error instanceof Error && 'code' in error && error.code === 'ENOENT' && 'path' in error)

@@ -3,13 +3,30 @@ import { join } from 'node:path'
 import { Command } from 'commander'
 import { sayOnStderr } from '@ferry/events/say'
 import { coordinatorHere } from '../main.ts'
-import { Exit, ending, exits, logAddress, untilInterrupted, withLogOptions } from './context.ts'
-import type { LogOptions } from './context.ts'
+import { FENCE_HELP, fencesFrom } from './fence-file.ts'
+import {
+  Exit,
+  ending,
+  exits,
+  logAddress,
+  untilInterrupted,
+  withDurability,
+  withLogOptions,
+} from './context.ts'
+import type { DurabilityOption, LogOptions } from './context.ts'
 
-type Options = LogOptions & { name: string; state: string; replicas: string; logLevel: string }
+type Options = LogOptions &
+  DurabilityOption & {
+    name: string
+    state: string
+    replicas?: string
+    synced?: boolean
+    fence?: string
+    logLevel: string
+  }
 
 export const coordinatorVerb = (): Command =>
-  withLogOptions(new Command('coordinator'))
+  withDurability(withLogOptions(new Command('coordinator')))
     .description('run a coordinator on a log that is there already; any number may run, one leads')
     .option(
       '--name <name>',
@@ -18,23 +35,29 @@ export const coordinatorVerb = (): Command =>
     )
     .option(
       '--replicas <number>',
-      'on how many servers the log stands, where it has to be made',
-      '1',
+      'on how many servers the log stands, where it has to be made (default: 3 in a cluster)',
+    )
+    .option(
+      '--synced',
+      'every one of the servers has sync_interval: always, which NATS does not tell its clients',
     )
     .option(
       '--state <directory>',
       'where it remembers how far it has seen the log',
       join(homedir(), '.local', 'state', 'ferry'),
     )
+    .option('--fence <file>', FENCE_HELP)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) =>
-      ending(() => {
-        const { name, state: stateDirectory } = options
+      ending(async () => {
+        const { name, state: stateDirectory, durability, synced, replicas, fence } = options
         return coordinatorHere(
           {
             name,
-            address: logAddress(options),
-            replicas: replicasOf(options.replicas),
+            address: { ...logAddress(options), isSaidToSync: synced === true },
+            durability,
+            ...(replicas === undefined ? {} : { replicas: replicasOf(replicas) }),
+            fences: await fencesFrom(fence),
             stateDirectory,
           },
           sayOnStderr(`coordinator ${name}`, options.logLevel),

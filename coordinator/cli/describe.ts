@@ -54,7 +54,10 @@ function details(event: Event): string {
     case 'DoubtRaised':
       return event.data.question
     case 'Fenced':
-      return `${event.data.host}, by ${event.data.by}`
+    case 'FenceFailed':
+      return `${event.data.host}, by ${event.data.by}: ${event.data.evidence}`
+    case 'TargetCleared':
+      return event.data.found === undefined ? '' : `its stale copy was ${event.data.found}`
     case 'StartOrdered':
       return `on ${event.data.host}`
     case 'HostReported':

@@ -1,10 +1,9 @@
-import { execFile } from 'node:child_process'
-import { promisify } from 'node:util'
 import { Command } from 'commander'
 import { FleetView } from '@ferry/schemas/view'
 import { bad, doubtful, good } from '@ferry/events/check'
 import type { Check } from '@ferry/events/check'
 import { systemClock } from '@ferry/events/clock'
+import { findings } from '@ferry/events/durability'
 import { LogUnavailable } from '@ferry/events/log'
 import type { Connection } from '@ferry/events/log/connect'
 import {
@@ -17,13 +16,20 @@ import {
   withLogOptions,
 } from './context.ts'
 import type { LogOptions } from './context.ts'
+import { snapshotCheck } from './check-snapshot.ts'
 import { doctorFleet } from './doctor-fleet.ts'
+import { installedVersion } from '../embedded/nats-server.ts'
 import { duration, table } from './words.ts'
 
 /** What is asked about this host's hypervisor, ports and storage: the agent's matter, given by whoever puts both together. */
 export type HostChecks = (configFile: string | undefined) => Promise<Check[]>
 
-type Options = LogOptions & { config?: string; fleet?: boolean; json?: boolean }
+type Options = LogOptions & {
+  config?: string
+  fleet?: boolean
+  replay?: boolean
+  json?: boolean
+}
 
 export const doctorVerb = (hostChecks: HostChecks): Command =>
   withLogOptions(new Command('doctor'))
@@ -32,6 +38,7 @@ export const doctorVerb = (hostChecks: HostChecks): Command =>
       '--config <file>',
       "this host's host.json: look at its ports, storage and definitions as well",
     )
+    .option('--replay', 'fold the whole log again, and compare the newest snapshot with it by hash')
     .option('--fleet', 'compare the log with what every host says that runs there, instead')
     .option('--json', 'print it as JSON')
     .action((options: Options) =>
@@ -63,8 +70,7 @@ function checksText(checks: readonly Check[]): string {
 async function installedServer(): Promise<Check> {
   const what = 'nats-server on this machine'
   try {
-    const { stdout } = await promisify(execFile)('nats-server', ['--version'])
-    return good(what, stdout.trim())
+    return good(what, await installedVersion())
   } catch {
     return doubtful(
       what,
@@ -76,7 +82,7 @@ async function installedServer(): Promise<Check> {
 
 async function logChecks(options: LogOptions): Promise<Check[]> {
   try {
-    return await withConnection(options, (connection) => lookAtLog(connection))
+    return await withConnection(options, (connection) => lookAtLog(connection, options))
   } catch (error) {
     if (!(error instanceof LogUnavailable)) throw error
     const todo = 'Start one with `ferry up`, or name it with --server or FERRY_SERVER.'
@@ -84,41 +90,15 @@ async function logChecks(options: LogOptions): Promise<Check[]> {
   }
 }
 
-/** Before these, a server does not have what is named (`DECISIONS.md`, "Old servers"). */
-const SAFE_IN_CLUSTER = [2, 9, 21]
-const SYNC_ALWAYS = [2, 10, 0]
-
-async function lookAtLog(connection: Connection): Promise<Check[]> {
-  const { server, log, heartbeats } = connection
-  const checks: Check[] = []
-  const version = server.version.split('.').map(Number)
-  const where = `${server.version} at ${server.url}`
-  checks.push(
-    server.replicas > 1 && isBefore(version, SAFE_IN_CLUSTER)
-      ? doubtful(
-          'nats-server',
-          where,
-          'A cluster before 2.9.21 lets two guarded writers through; Ferry reads back and is safe, but upgrade it.',
-        )
-      : good('nats-server', where),
-  )
-  const position = await log.head()
-  const single =
-    'One server keeps the log in memory for up to two minutes before it is on its disk.'
-  checks.push(
-    server.replicas > 1
-      ? good('JetStream', `the log is at position ${position}, on ${server.replicas} servers`)
-      : doubtful(
-          'JetStream',
-          `the log is at position ${position}, on one server`,
-          isBefore(version, SYNC_ALWAYS)
-            ? `${single} For production run three of them.`
-            : `${single} For production run three of them, or set sync_interval: always.`,
-        ),
-  )
-  checks.push(await clockCheck(heartbeats))
-  checks.push(...(await fleetChecks(connection)))
-  return checks
+async function lookAtLog(connection: Connection, options: Options): Promise<Check[]> {
+  const { facts, log, heartbeats } = connection
+  return [
+    ...findings(facts),
+    good('the log', `is at position ${await log.head()}`),
+    await snapshotCheck(connection, { isReplayed: options.replay === true }),
+    await clockCheck(heartbeats),
+    ...(await fleetChecks(connection)),
+  ]
 }
 
 /** More than this, and times told by two hosts can hardly be compared. */
@@ -177,12 +157,4 @@ async function fleetChecks(connection: Connection): Promise<Check[]> {
     if (!(error instanceof LogUnavailable)) throw error
     return [bad('coordinator', 'none answers', 'Start one with `ferry coordinator`.')]
   }
-}
-
-function isBefore(version: readonly number[], limit: readonly number[]): boolean {
-  for (const [at, part] of limit.entries()) {
-    const mine = version[at] ?? 0
-    if (mine !== part) return mine < part
-  }
-  return false
 }

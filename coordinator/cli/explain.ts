@@ -1,8 +1,9 @@
 import type { Connection } from '@ferry/events/log/connect'
 import type { Entry } from '@ferry/events/entry'
+import { historyOf } from '@ferry/events/history'
 import type { Log } from '@ferry/events/log'
 import { causeSentence } from '@ferry/events/sentences'
-import { decisions, filters, hostSubject } from '@ferry/events/subjects'
+import { filters, hostSubject } from '@ferry/events/subjects'
 import { timelineOf } from '@ferry/events/timeline'
 import type { AttemptTimeline, ClockReading, Timeline } from '@ferry/events/timeline'
 import { Exit, exits } from './context.ts'
@@ -14,18 +15,7 @@ export async function readTimeline(
   id: string,
 ): Promise<Timeline> {
   const vm = await guestOf(log, id)
-  const read = (subject: string) => collect(log.read({ after: 0, subject }))
-  const decided = await read(decisions(vm))
-  // A guest's fold needs all its migrations, not only this one: each decision names the one before.
-  const migrations = new Set(decided.flatMap(({ message }) => migrationIn(message)))
-  const rest = [
-    filters.ledger,
-    filters.commandsAbout(vm),
-    filters.factsAbout(vm),
-    ...[...migrations].map(filters.verdictsOn),
-  ]
-  const entries = [...decided, ...(await Promise.all(rest.map(read))).flat()]
-  entries.sort((a, b) => a.position - b.position)
+  const entries = await collect(historyOf(log, vm))
 
   const clocks = new Map<string, ClockReading>()
   for (const host of hostsIn(entries)) {
@@ -52,9 +42,6 @@ async function guestOf(log: Log, id: string): Promise<string> {
       return message.event.vm
   throw new Exit(exits.refused, `There is no migration ${id} in the log.`)
 }
-
-const migrationIn = (message: Entry['message']): string[] =>
-  message.is === 'event' && 'migration' in message.event ? [message.event.migration] : []
 
 async function collect(entries: AsyncIterable<Entry>): Promise<Entry[]> {
   const all: Entry[] = []
@@ -98,7 +85,7 @@ function outcome({ phase, end }: Timeline): string {
 }
 
 function printAttempt(attempt: AttemptTimeline, isOneOfMany: boolean): string[] {
-  const { number, target, spans, rounds, said, verdict, copy, downtime } = attempt
+  const { number, target, spans, rounds, said, verdict, fence, copy, downtime } = attempt
   const lines: string[] = []
   if (isOneOfMany) lines.push(`attempt ${number}${target === undefined ? '' : `, to ${target}`}`)
   lines.push(
@@ -147,6 +134,11 @@ function printAttempt(attempt: AttemptTimeline, isOneOfMany: boolean): string[] 
       '',
       `  decided by #${verdict.position}: ${verdict.type}, written by ${verdict.writer}` +
         (verdict.cause === undefined ? '' : `, because ${causeSentence(verdict.cause)}`),
+    )
+  if (fence !== undefined)
+    lines.push(
+      '',
+      `  #${fence.position} ${fence.host} was fenced by ${fence.by}: ${fence.evidence}`,
     )
   const sides = [...new Set(said.map(({ who }) => who))]
   lines.push('', '  who said what:')

@@ -4,12 +4,20 @@ import { Command } from 'commander'
 import { sayOnStderr } from '@ferry/events/say'
 import { DEFAULT_PORT, startNatsServer } from '../embedded/nats-server.ts'
 import { coordinatorHere } from '../main.ts'
-import { Exit, ending, exits, print, untilInterrupted } from './context.ts'
+import { FENCE_HELP, fencesFrom } from './fence-file.ts'
+import { Exit, ending, exits, print, untilInterrupted, withDurability } from './context.ts'
+import type { DurabilityOption } from './context.ts'
 
-type Options = { data: string; port: string; name: string; logLevel: string }
+type Options = DurabilityOption & {
+  data: string
+  port: string
+  name: string
+  fence?: string
+  logLevel: string
+}
 
 export const upVerb = (): Command =>
-  new Command('up')
+  withDurability(new Command('up'))
     .description(
       "run everything that a small fleet needs beside its agents: the system's nats-server, and a coordinator",
     )
@@ -20,13 +28,15 @@ export const upVerb = (): Command =>
     )
     .option('--port <port>', 'where the log listens; 0 finds a free one', String(DEFAULT_PORT))
     .option('--name <name>', 'the name of the coordinator', 'up')
+    .option('--fence <file>', FENCE_HELP)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) => ending(() => up(options)))
 
-async function up({ data, port, name, logLevel }: Options): Promise<number> {
+async function up({ data, port, name, durability, fence, logLevel }: Options): Promise<number> {
   const portNumber = Number(port)
   if (!Number.isInteger(portNumber) || portNumber < 0 || portNumber > 65535)
     throw new Exit(exits.usage, `--port ${port} is not a port.`)
+  const fences = await fencesFrom(fence)
   const interrupted = untilInterrupted()
   const server = await startNatsServer({ dataDirectory: data, port: portNumber })
   print(
@@ -36,7 +46,13 @@ async function up({ data, port, name, logLevel }: Options): Promise<number> {
   void server.ended.then(() => ended.abort())
   try {
     await coordinatorHere(
-      { name, address: { servers: [server.url] }, replicas: 1, stateDirectory: data },
+      {
+        name,
+        address: { servers: [server.url], isSaidToSync: server.isSynced },
+        durability,
+        fences,
+        stateDirectory: data,
+      },
       sayOnStderr(`coordinator ${name}`, logLevel),
       AbortSignal.any([interrupted, ended.signal]),
     )

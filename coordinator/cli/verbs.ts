@@ -7,6 +7,7 @@ import { cancelVerb } from './cancel.ts'
 import { fleetVerb } from './fleet.ts'
 import { migrateVerb } from './migrate.ts'
 import { recoverVerb } from './recover.ts'
+import { resolveVerb } from './resolve.ts'
 import { startVerb } from './start.ts'
 import { upVerb } from './up.ts'
 import { watchVerb } from './watch.ts'
@@ -18,6 +19,7 @@ export const verbs = (hostChecks: HostChecks): Command[] => [
   startVerb(),
   migrateVerb(),
   cancelVerb(),
+  resolveVerb(),
   fleetVerb(),
   watchVerb(),
   explainVerb(),

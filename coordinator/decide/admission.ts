@@ -83,7 +83,9 @@ function whyUnfit(
   world: World,
 ): Unfit | undefined {
   if (!world.alive.has(host)) return { type: 'HostSilent', host }
-  const here = fleet.guests.get(vm)?.seenOn[host]
+  const guest = fleet.guests.get(vm)
+  if (guest?.stale[host] !== undefined) return { type: 'StaleCopy', vm }
+  const here = guest?.seenOn[host]
   if (here !== undefined) return { type: 'GuestAlreadyHere', vm, state: here.state }
   if (report.hypervisor !== needs.hypervisor)
     return { type: 'OtherHypervisor', needed: needs.hypervisor, found: report.hypervisor }

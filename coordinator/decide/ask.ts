@@ -46,8 +46,8 @@ function commandFor(
   times: number,
   world: World,
 ): EventOf<CommandName> | undefined {
-  const { id, source, attempt, policy, phase, fence } = migration
-  const { slot, facts } = attempt
+  const { id, source, attempt, policy, phase } = migration
+  const { slot, facts, fence } = attempt
   const host = hostOf(migration, of)
   if (slot === undefined || host === undefined) return undefined
   const { target, admission } = slot
@@ -114,11 +114,11 @@ function commandFor(
 
 /** What the phase was entered by: the answer that made the coordinator ask. */
 function causeOf({ attempt, phase }: Migration): string | undefined {
-  const { facts, verdict } = attempt
+  const { facts, verdict, fence } = attempt
   if (phase === 'preparing') return facts.MigrationBegun?.id
   if (phase === 'performing') return facts.TargetPrepared?.id
   if (phase === 'confirming') return facts.TargetRunning?.id
-  return phase === 'cancelling' ? verdict?.id : undefined
+  return phase === 'cancelling' ? (fence?.id ?? verdict?.id) : undefined
 }
 
 export function askToStart(guest: Guest, start: NonNullable<Guest['start']>, world: World): Step {

@@ -10,7 +10,8 @@ import type { PhaseName } from '@ferry/events/phases'
 import { failureSentence } from '@ferry/events/sentences'
 import { admit } from './admission.ts'
 import { ask, askToStart, unanswered } from './ask.ts'
-import { aboutMigration } from './envelope.ts'
+import { aboutMigration, decisionOn } from './envelope.ts'
+import { fence } from './fence.ts'
 import type { Step } from './step.ts'
 import { rest, soonest } from './step.ts'
 import type { World } from './world.ts'
@@ -21,9 +22,13 @@ export function nextStep(fleet: Fleet, guest: Guest, world: World): Step {
   const { migration } = guest
   if (migration === undefined || isEnded(migration.phase)) return rest
 
-  const decision = decisionOn({ fleet, guest, migration, world })
-  if (decision !== undefined) return { decide: decision, command: [] }
-  return soonest([ask(fleet, migration, world), ...timeLimits(migration, world)])
+  const decided = toDecide({ fleet, guest, migration, world })
+  if (decided !== undefined) return { decide: decided, command: [] }
+  return soonest([
+    ask(fleet, migration, world),
+    fence(migration, world),
+    ...timeLimits(migration, world),
+  ])
 }
 
 type Case = {
@@ -34,7 +39,7 @@ type Case = {
 }
 
 /** What stands on the record to be decided now, if anything does. */
-function decisionOn(the: Case): Guarded | undefined {
+function toDecide(the: Case): Guarded | undefined {
   const { migration, world } = the
   const { phase, attempt } = migration
   if (phase === 'queued') return leaveQueue(the)
@@ -102,8 +107,8 @@ function mayRetry({ fleet, migration, world }: Case, cause: Cause): boolean {
   return [...fleet.hosts.keys()].some((host) => !tried.has(host))
 }
 
-function causeOfEnd({ attempt, fence }: Migration): Cause {
-  const { verdict, facts, slot } = attempt
+function causeOfEnd({ attempt }: Migration): Cause {
+  const { verdict, facts, slot, fence } = attempt
   if (verdict?.type === 'Cancelled') return verdict.data.cause
   const host = fence?.host ?? slot?.target ?? ''
   return facts.TargetNeverRan === undefined
@@ -197,9 +202,9 @@ function fencedByItself(the: Case): EventOf<'Fenced'> {
 }
 
 function doubtRaised(the: Case): EventOf<'DoubtRaised'> {
-  const { vm, attempt } = the.migration
+  const { id, vm, attempt } = the.migration
   const host = attempt.slot?.target ?? ''
-  const question = `${host} was given ${vm} and does not answer. Does ${vm} run there? Bring ${host} back, or make sure that it is off.`
+  const question = `${host} was given ${vm} and does not answer. Does ${vm} run there? Bring ${host} back; or make sure that it is off, and say so: ferry resolve ${id} --fenced ${host}.`
   return {
     ...decision(the, 'DoubtRaised'),
     type: 'DoubtRaised',
@@ -216,8 +221,5 @@ const abandoned = (
   data: { after: the.guest.head, ...data },
 })
 
-/** What stands around a decision. The head is in the id: one that came too late is written again with another id. */
-const decision = ({ guest, migration, world }: Omit<Case, 'fleet'>, name: string) => ({
-  ...aboutMigration(migration, world),
-  id: `${migration.id}.${migration.attempt.number}.${name}@${guest.head}`,
-})
+const decision = ({ guest, migration, world }: Omit<Case, 'fleet'>, name: string) =>
+  decisionOn(guest, migration, name, world)

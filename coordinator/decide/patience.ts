@@ -9,3 +9,7 @@ export function patienceMs(command: CommandName | 'Start', timesAsked: number): 
     command === 'Perform' || command === 'Finish' ? [60_000] : [5_000, 10_000, 20_000, 30_000]
   return waits[Math.min(timesAsked, waits.length) - 1] ?? 0
 }
+
+/** How long to wait before a fence that failed so often is tried again; undefined: it is left to people now. */
+export const fencePatienceMs = (timesFailed: number): number | undefined =>
+  [0, 10_000, 30_000, 60_000, 120_000][timesFailed]

@@ -101,7 +101,9 @@ export function placeOf(
     migration !== undefined && !isEnded(migration.phase) && migration.phase !== 'queued'
   const [first, ...others] = copies
   const isPlain = others.length === 0 && (first === undefined || !isLeftover.has(first.state))
-  if (!isMoving && isPlain) return undefined
+  // A fence that the log still holds may have been settled in what it lost: the copy that it speaks against may be the one.
+  const isFenced = Object.keys(guest?.stale ?? {}).length > 0
+  if (!isMoving && isPlain && !isFenced) return undefined
   const unclear = { refusal: { type: 'GuestUnclear' as const, vm, copies } }
   if (copies.some(({ state }) => state === 'unresponsive')) return unclear
   if (only !== undefined) return { host: only, isRunning: true }

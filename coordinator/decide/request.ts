@@ -1,21 +1,26 @@
 import type { EventOf } from '@ferry/schemas/event'
+import type { NamesOf } from '@ferry/schemas/messages'
 import { defaultPolicy } from '@ferry/schemas/policy'
 import type { RequestRefusal } from '@ferry/schemas/refusal'
-import type { CancelRequest, MigrateRequest, StartRequest } from '@ferry/schemas/request'
+import type {
+  CancelRequest,
+  MigrateRequest,
+  ResolveRequest,
+  StartRequest,
+} from '@ferry/schemas/request'
 import { timestamp } from '@ferry/events/clock'
 import type { Fleet } from '@ferry/events/fleet'
 import { migrationOf } from '@ferry/events/fleet'
-import { isBusy, runningOn } from '@ferry/events/guest'
+import { isBusy, runningOn, unknownGuest } from '@ferry/events/guest'
 import type { Guest } from '@ferry/events/guest'
 import type { Migration } from '@ferry/events/migration'
+import { isFenceable } from '@ferry/events/phases'
 import { candidatesFor } from './admission.ts'
-import { aboutMigration } from './envelope.ts'
+import { decisionOn } from './envelope.ts'
 import type { World } from './world.ts'
 
 /** A request becomes a decision to be recorded, or was recorded before, or is refused. */
-export type Judgement<
-  Name extends 'MigrationRequested' | 'CancelAsked' | 'StartOrdered' | 'LogRecovered',
-> =
+export type Judgement<Name extends NamesOf<'decision' | 'recovery'>> =
   | { readonly decision: EventOf<Name> }
   | { readonly recorded: number }
   | { readonly refusal: RequestRefusal }
@@ -88,7 +93,50 @@ export function judgeCancel(
   const { verdict } = migration.attempt
   if (verdict?.type === 'Committed')
     return refuse({ type: 'TooLateToCancel', migration: id, committedAt: verdict.position })
-  return { decision: cancelAsked(migration, fleet.guests.get(migration.vm)?.head ?? 0, by, world) }
+  const guest = guestOf(fleet, migration)
+  return {
+    decision: {
+      ...decisionOn(guest, migration, 'CancelAsked', world),
+      type: 'CancelAsked',
+      data: { after: guest.head, by },
+    },
+  }
+}
+
+/** A live host has not been fenced, whatever somebody believes at night: that takes saying so twice. */
+export function judgeResolve(
+  fleet: Fleet,
+  { migration: id, fenced: host, by, evidence = 'no evidence was given', insist }: ResolveRequest,
+  world: World,
+): Judgement<'Fenced'> {
+  const migration = migrationOf(fleet, id)
+  if (migration === undefined) return refuse({ type: 'UnknownMigration', migration: id })
+  const { vm, phase, attempt, end } = migration
+  const { fence, slot, facts } = attempt
+  if (fence?.host === host) return { recorded: fence.position }
+  if (end !== undefined) return refuse({ type: 'AlreadyEnded', migration: id, outcome: phase })
+  const { TargetRunning } = facts
+  if (TargetRunning !== undefined && slot !== undefined)
+    return refuse({
+      type: 'TargetAnswered',
+      vm,
+      host: slot.target,
+      answeredAt: TargetRunning.position,
+    })
+  if (!isFenceable(phase) || slot === undefined)
+    return refuse({ type: 'NothingToFence', migration: id, phase })
+  if (host !== slot.target)
+    return refuse({ type: 'NotTheTarget', migration: id, host, target: slot.target })
+  if (world.alive.has(host) && insist !== true) return refuse({ type: 'HostAlive', vm, host })
+
+  const guest = guestOf(fleet, migration)
+  return {
+    decision: {
+      ...decisionOn(guest, migration, 'Fenced', world),
+      type: 'Fenced',
+      data: { after: guest.head, host, by, evidence },
+    },
+  }
 }
 
 export function judgeStart(
@@ -108,6 +156,8 @@ export function judgeStart(
   if (!fleet.hosts.has(host)) return refuse({ type: 'UnknownHost', host })
   if (!world.alive.has(host))
     return refuse({ type: 'TargetUnfit', host, unfit: { type: 'HostSilent', host } })
+  if (guest?.stale[host] !== undefined)
+    return refuse({ type: 'TargetUnfit', host, unfit: { type: 'StaleCopy', vm } })
   const after = guest?.head ?? 0
   return {
     decision: {
@@ -137,14 +187,4 @@ function locate(vm: string, guest: Guest | undefined) {
   return { source, needs }
 }
 
-const cancelAsked = (
-  migration: Migration,
-  after: number,
-  by: string,
-  world: World,
-): EventOf<'CancelAsked'> => ({
-  ...aboutMigration(migration, world),
-  type: 'CancelAsked',
-  id: `${migration.id}.${migration.attempt.number}.CancelAsked@${after}`,
-  data: { after, by },
-})
+const guestOf = (fleet: Fleet, { vm }: Migration): Guest => fleet.guests.get(vm) ?? unknownGuest(vm)

@@ -6,6 +6,8 @@ export type World = {
   readonly now: number
   /** Hosts whose heartbeat was heard lately. */
   readonly alive: ReadonlySet<string>
+  /** Hosts that this coordinator has a command for to turn them off. */
+  readonly canFence: ReadonlySet<string>
   readonly rules: Rules
   readonly me: Writer
 }

@@ -1,8 +1,10 @@
-import { spawn } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
+import { promisify } from 'node:util'
+import { canSync } from '@ferry/events/durability'
 
 /**
  * The system's nats-server as a child process, with JetStream in a data directory: what `ferry up` and the tests
@@ -11,7 +13,9 @@ import { join } from 'node:path'
 export type NatsServer = {
   readonly url: string
   readonly pid: number
-  /** Ends it as an operator would; SIGKILL for a crash. */
+  /** It writes each message to its disk before it says that it has it: from nats-server 2.10 on. */
+  readonly isSynced: boolean
+  /** Ends it as an operator would, also when it is stopped; SIGKILL for a crash. */
   readonly stop: (signal?: NodeJS.Signals) => Promise<void>
   /** Resolves with the exit code, or the signal that ended it. */
   readonly ended: Promise<number | string>
@@ -22,6 +26,12 @@ export type NatsServerOptions = {
   readonly host?: string
   /** 0 or absent: a free one is found. */
   readonly port?: number
+  /** As one of several, which find each other where `routes` says. */
+  readonly cluster?: {
+    readonly name: string
+    readonly port: number
+    readonly routes: readonly number[]
+  }
 }
 
 export class NatsServerMissing extends Error {
@@ -36,12 +46,14 @@ export class NatsServerMissing extends Error {
 }
 
 export async function startNatsServer(options: NatsServerOptions): Promise<NatsServer> {
-  const { dataDirectory, host = '127.0.0.1' } = options
+  const { dataDirectory, host = '127.0.0.1', cluster } = options
+  const isSynced = canSync(await installedVersion())
   const port =
     options.port === undefined || options.port === 0 ? await freePort(host) : options.port
   await mkdir(dataDirectory, { recursive: true, mode: 0o700 })
   const config = join(dataDirectory, 'nats-server.conf')
-  await writeFile(config, configuration({ host, port, store: join(dataDirectory, 'jetstream') }))
+  const store = join(dataDirectory, 'jetstream')
+  await writeFile(config, configuration({ host, port, store, isSynced, cluster }))
 
   const child = spawn('nats-server', ['--config', config], { stdio: ['ignore', 'ignore', 'pipe'] })
   const ended = new Promise<number | string>((resolve) => {
@@ -51,17 +63,49 @@ export async function startNatsServer(options: NatsServerOptions): Promise<NatsS
   return {
     url: `nats://${host}:${port}`,
     pid,
+    isSynced,
     stop: async (signal = 'SIGTERM') => {
       child.kill(signal)
+      child.kill('SIGCONT')
       await ended
     },
     ended,
   }
 }
 
-const configuration = ({ host, port, store }: { host: string; port: number; store: string }) => `\
+/** @throws {NatsServerMissing} */
+export async function installedVersion(): Promise<string> {
+  try {
+    const { stdout } = await promisify(execFile)('nats-server', ['--version'])
+    return stdout.trim().replace(/^nats-server: v/, '')
+  } catch (cause) {
+    throw new NatsServerMissing({ cause })
+  }
+}
+
+type Configuration = {
+  readonly host: string
+  readonly port: number
+  readonly store: string
+  readonly isSynced: boolean
+  readonly cluster: NatsServerOptions['cluster']
+}
+
+const configuration = ({ host, port, store, isSynced, cluster }: Configuration) => `\
 listen: ${JSON.stringify(`${host}:${port}`)}
-jetstream { store_dir: ${JSON.stringify(store)} }
+jetstream { store_dir: ${JSON.stringify(store)}${isSynced ? ', sync_interval: always' : ''} }
+${cluster === undefined ? '' : clusterConfiguration(host, cluster)}`
+
+const clusterConfiguration = (
+  host: string,
+  { name, port, routes }: NonNullable<NatsServerOptions['cluster']>,
+) => `\
+server_name: ${JSON.stringify(name)}
+cluster {
+  name: ferry
+  listen: ${JSON.stringify(`${host}:${port}`)}
+  routes: ${JSON.stringify(routes.map((route) => `nats://${host}:${route}`))}
+}
 `
 
 const READY_MS = 15_000

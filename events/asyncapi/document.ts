@@ -8,6 +8,7 @@ import {
   FleetRequest,
   MigrateRequest,
   RecoverRequest,
+  ResolveRequest,
   StartRequest,
   StatusRequest,
 } from '@ferry/schemas/request'
@@ -26,6 +27,7 @@ const refused = Type.Object({ accepted: Type.Literal(false), sentence: Type.Stri
 const verbs = {
   migrate: { request: MigrateRequest, reply: Answer },
   cancel: { request: CancelRequest, reply: Answer },
+  resolve: { request: ResolveRequest, reply: Answer },
   start: { request: StartRequest, reply: Answer },
   status: { request: StatusRequest, reply: Type.Union([StatusView, refused]) },
   fleet: { request: FleetRequest, reply: FleetView },

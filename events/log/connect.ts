@@ -6,19 +6,25 @@ import {
   StorageType,
   jetstreamManager,
 } from '@nats-io/jetstream'
-import type { JetStreamManager } from '@nats-io/jetstream'
+import type { JetStreamManager, StreamConfig, StreamInfo } from '@nats-io/jetstream'
 import { Kvm } from '@nats-io/kv'
-import { connect as connectNats, credsAuthenticator, nanos } from 'nats'
+import type { KV } from '@nats-io/kv'
+import { connect as connectNats, credsAuthenticator, millis, nanos } from 'nats'
 import type { NatsConnection } from 'nats'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import type { Clock } from '../clock.ts'
+import { NotDurable, demand, usualReplicas } from '../durability.ts'
+import type { Durability, LogFacts } from '../durability.ts'
 import { readEntry } from '../entry.ts'
 import { LogUnavailable } from '../log.ts'
 import type { Log } from '../log.ts'
 import type { Registers } from '../registers.ts'
+import type { Snapshots } from '../snapshots.ts'
 import { filters, streams } from '../subjects.ts'
 import { jetstreamLog } from './jetstream.ts'
+import { foldVersion } from './fold-version.ts'
 import { kvRegisters } from './kv.ts'
+import { registerSnapshots } from './register-snapshots.ts'
 
 /** Where the log is, and as whom to speak to it. */
 export type LogAddress = {
@@ -27,6 +33,8 @@ export type LogAddress = {
   readonly name: string
   /** A file with NATS credentials (JWT and seed), where the server asks for them. */
   readonly credentialsFile?: string
+  /** Whoever runs the servers says that they sync each message: `LogFacts.isSaidToSync`. */
+  readonly isSaidToSync?: boolean
 }
 
 export type Connection = {
@@ -35,26 +43,26 @@ export type Connection = {
   readonly leases: Registers
   /** Who is alive: forgotten after a few seconds of silence. */
   readonly heartbeats: Registers
+  /** For coordinators, and for who checks them; agents have no business there. */
+  readonly snapshots: () => Promise<Snapshots>
   readonly nc: NatsConnection
   /** The progress of a guest's copying, from now on: samples, of which some may be missed. */
   readonly progressOf: (vm: string, signal: AbortSignal) => AsyncIterable<CopyProgress>
-  readonly server: ServerFacts
+  readonly facts: LogFacts
   readonly close: () => Promise<void>
-}
-
-/** What the server that answered is, and what may be expected of it. */
-export type ServerFacts = {
-  readonly version: string
-  readonly url: string
-  readonly replicas: number
 }
 
 export type ConnectOptions = {
   /** How long the server may take to appear. */
   readonly patienceMs?: number
   readonly signal?: AbortSignal
-  /** Who makes the streams where they are missing: coordinators do, others wait for them. */
-  readonly create?: { readonly replicas: number }
+  /**
+   * Who makes the streams where they are missing: coordinators do, others wait for them. Where nobody says on how many
+   * servers, it is three in a cluster.
+   */
+  readonly create?: { readonly replicas?: number }
+  /** Less than this is refused. */
+  readonly durability?: Durability
 }
 
 /** An id may be sent again within this window and is stored once; mirrors need the same window. */
@@ -68,13 +76,14 @@ export async function connect(
   clock: Clock,
   options: ConnectOptions = {},
 ): Promise<Connection> {
-  const { patienceMs = 10_000, create, signal } = options
+  const { patienceMs = 10_000, create, durability = 'any', signal } = options
   const began = clock.elapsed()
   const attempt = async <T>(what: string, request: () => Promise<T>): Promise<T> => {
     for (;;) {
       try {
         return await request()
       } catch (error) {
+        if (error instanceof NotDurable) throw error
         const waited = clock.elapsed() - began
         if (waited + AGAIN_MS > patienceMs) throw new LogUnavailable(what, waited, { cause: error })
       }
@@ -87,11 +96,19 @@ export async function connect(
     const jsm = await attempt(`no JetStream at ${nc.getServer()}`, () =>
       jetstreamManager(nc, { timeout: 2000 }),
     )
-    if (create !== undefined)
-      await attempt('its streams cannot be made', () => makeStreams(jsm, create.replicas))
+    const factsOf = (stream: LogStream) => logFacts(address, nc, stream)
+    if (create !== undefined) {
+      const replicas = create.replicas ?? usualReplicas(nc.info?.cluster)
+      const server = replicas === 1 ? 'one server' : `${replicas} servers`
+      await attempt(`its streams cannot be made on ${server}`, () =>
+        makeStreams(jsm, replicas, (config) => demand(durability, factsOf({ config }))),
+      )
+    }
     const info = await attempt(`no stream ${streams.log.name}; does a coordinator run?`, () =>
       jsm.streams.info(streams.log.name),
     )
+    const facts = factsOf(info)
+    demand(durability, facts)
     const kvm = new Kvm(nc)
     const bucket = (name: string, options: object) =>
       attempt('no registers', () =>
@@ -102,18 +119,17 @@ export async function connect(
       ttl: HEARTBEATS_KEPT_MS,
     })
     const { onReconnect, stop } = reconnects(nc)
+    const registers = (kv: KV) => kvRegisters(kv, onReconnect, clock)
     const link = { nc, jsm, onReconnect }
     return {
       log: jetstreamLog(link, clock),
-      leases: kvRegisters(leases, onReconnect, clock),
-      heartbeats: kvRegisters(heartbeats, onReconnect, clock),
+      leases: registers(leases),
+      heartbeats: registers(heartbeats),
+      snapshots: async () =>
+        registerSnapshots(registers(await bucket('ferry_snapshots', {})), await foldVersion()),
       nc,
       progressOf: (vm, signal) => progressOf(nc, vm, signal),
-      server: {
-        version: nc.info?.version ?? 'unknown',
-        url: nc.getServer(),
-        replicas: info.config.num_replicas,
-      },
+      facts,
       close: async () => {
         stop()
         await nc.close()
@@ -142,9 +158,42 @@ async function credentials(file: string) {
   return credsAuthenticator(await readFile(file))
 }
 
+/** The log's stream: as it stands, or as it is to be made. */
+type LogStream = { readonly config: Partial<StreamConfig> } & Partial<Pick<StreamInfo, 'cluster'>>
+
+function logFacts(
+  { isSaidToSync = false }: LogAddress,
+  nc: NatsConnection,
+  { config, cluster }: LogStream,
+): LogFacts {
+  const { num_replicas = 1, storage, retention, duplicate_window = 0 } = config
+  const { max_age, max_bytes, max_msgs, max_msgs_per_subject } = config
+  const limits = [max_age, max_bytes, max_msgs, max_msgs_per_subject]
+  const others = cluster?.replicas ?? []
+  return {
+    version: nc.info?.version ?? 'unknown',
+    url: nc.getServer(),
+    ...(nc.info?.cluster === undefined ? {} : { cluster: nc.info.cluster }),
+    replicas: num_replicas,
+    current: 1 + others.filter(({ current }) => current).length,
+    storage: storage === StorageType.Memory ? 'memory' : 'file',
+    isSaidToSync,
+    duplicateWindowMs: millis(duplicate_window),
+    keepsAll:
+      config.deny_delete === true &&
+      config.deny_purge === true &&
+      retention === RetentionPolicy.Limits &&
+      limits.every((limit = 0) => limit <= 0),
+  }
+}
+
 /** Makes the streams where they are missing. What stands there already is left as its operator set it. */
-async function makeStreams(jsm: JetStreamManager, replicas: number): Promise<void> {
-  await makeStream(jsm, {
+async function makeStreams(
+  jsm: JetStreamManager,
+  replicas: number,
+  check: (log: Partial<StreamConfig>) => void,
+): Promise<void> {
+  const log = {
     name: streams.log.name,
     subjects: [...streams.log.subjects],
     storage: StorageType.File,
@@ -154,7 +203,8 @@ async function makeStreams(jsm: JetStreamManager, replicas: number): Promise<voi
     duplicate_window: nanos(DUPLICATE_WINDOW_MS),
     deny_delete: true,
     deny_purge: true,
-  })
+  }
+  await makeStream(jsm, log, check)
   await makeStream(jsm, {
     name: streams.progress.name,
     subjects: [...streams.progress.subjects],
@@ -172,6 +222,7 @@ const STREAM_NOT_FOUND = 10059
 async function makeStream(
   jsm: JetStreamManager,
   config: Parameters<typeof jsm.streams.add>[0],
+  check: (config: Partial<StreamConfig>) => void = () => {},
 ): Promise<void> {
   try {
     const { config: found } = await jsm.streams.info(config.name)
@@ -180,6 +231,8 @@ async function makeStream(
     if (subjects.length > found.subjects.length) await jsm.streams.update(config.name, { subjects })
   } catch (error) {
     if (!(error instanceof JetStreamApiError) || error.code !== STREAM_NOT_FOUND) throw error
+    // Refused before anything is made: an empty log would stand there, as nobody wanted it.
+    check(config)
     await jsm.streams.add(config)
   }
 }

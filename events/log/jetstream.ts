@@ -5,20 +5,13 @@ import { AckPolicy, DeliverPolicy, JetStreamApiError, jetstream } from '@nats-io
 import type { Consumer, ConsumerMessages, JetStreamManager, JsMsg } from '@nats-io/jetstream'
 import { nanos } from 'nats'
 import type { NatsConnection } from 'nats'
-import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
 import { readEntry } from '../entry.ts'
 import type { Entry } from '../entry.ts'
 import { Conflict, LogUnavailable, placeOf } from '../log.ts'
 import type { Delivery, Log, Patience } from '../log.ts'
 import { streams } from '../subjects.ts'
-
-/** How long one request waits before it is sent again. */
-const ANSWER_MS = 1000
-/** The pause before a request is sent again, or a consumer opened again. */
-const AGAIN_MS = 100
-/** How long the log may be silent before a caller hears `LogUnavailable`, unless it says otherwise. */
-export const PATIENCE_MS = 15_000
+import { AGAIN_MS, ANSWER_MS, makeAsking } from './asking.ts'
 
 const WRONG_LAST_SEQUENCE = 10071
 const NO_MESSAGE_FOUND = 10037
@@ -35,34 +28,11 @@ export type Link = {
 export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log {
   const js = jetstream(nc, { timeout: ANSWER_MS })
   const stream = streams.log.name
-  let heardAt = clock.elapsed()
-  const heard = () => {
-    heardAt = clock.elapsed()
-  }
-
-  /** Asks until there is an answer. What the server said is thrown at once, silence is asked again. */
-  async function ask<T>(what: string, patience: Patience, request: () => Promise<T>): Promise<T> {
-    const { patienceMs = PATIENCE_MS, signal } = patience
-    const began = clock.elapsed()
-    for (;;) {
-      signal?.throwIfAborted()
-      const left = patienceMs - (clock.elapsed() - began)
-      try {
-        const answer = await within(clock, Math.max(1, left), what, request())
-        heard()
-        return answer
-      } catch (error) {
-        if (isDefinite(error)) {
-          heard()
-          throw error
-        }
-        const waited = clock.elapsed() - began
-        if (nc.isClosed() || waited + AGAIN_MS >= patienceMs)
-          throw new LogUnavailable(what, waited, { cause: error })
-      }
-      await clock.sleep(AGAIN_MS, signal)
-    }
-  }
+  const { ask, heard, silentForMs } = makeAsking({
+    clock,
+    isDefinite,
+    isClosed: () => nc.isClosed(),
+  })
 
   const stored = (what: string, patience: Patience, query: MessageQuery) =>
     ask(what, patience, async () => {
@@ -193,7 +163,7 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
       for await (const message of running(open, 0, signal)) yield asDelivery(message)
     },
 
-    silentForMs: () => clock.elapsed() - heardAt,
+    silentForMs,
     onReturn: onReconnect,
   }
 }

@@ -5,6 +5,10 @@ import type { Link } from './jetstream.ts'
 
 /** Registers in a NATS key-value bucket. A write that is not answered counts as lost: the caller tries again. */
 export function kvRegisters(bucket: KV, onReconnect: Link['onReconnect'], clock: Clock): Registers {
+  /** A watch lives on one server of a cluster and dies with it; nobody says so, and silence is all that can be noticed. */
+  const untilDeaf = async (silentForMs: () => number, signal: AbortSignal) => {
+    while (silentForMs() < DEAF_MS) await clock.sleep(DEAF_MS - silentForMs(), signal)
+  }
   return {
     read: async (key) => {
       const entry = await bucket.get(key)
@@ -32,7 +36,14 @@ export function kvRegisters(bucket: KV, onReconnect: Link['onReconnect'], clock:
         const forget = onReconnect(stop)
         signal.addEventListener('abort', stop, { once: true })
         if (signal.aborted) stop()
-        for await (const entry of watching) if (entry.operation === 'PUT') yield registerOf(entry)
+        let heardAt = clock.elapsed()
+        const over = new AbortController()
+        void untilDeaf(() => clock.elapsed() - heardAt, over.signal).then(stop, () => {})
+        for await (const entry of watching) {
+          heardAt = clock.elapsed()
+          if (entry.operation === 'PUT') yield registerOf(entry)
+        }
+        over.abort()
         forget()
         signal.removeEventListener('abort', stop)
       }
@@ -42,6 +53,8 @@ export function kvRegisters(bucket: KV, onReconnect: Link['onReconnect'], clock:
 
 /** The pause before a watch that could not be opened is opened again. */
 const AGAIN_MS = 200
+/** What is watched is written every second. A watch that is opened anew gives what stands there once more. */
+const DEAF_MS = 2500
 
 const registerOf = (entry: KvEntry): Register => ({
   key: entry.key,

@@ -20,13 +20,18 @@ import type { Seen, Watermark } from '../watermark.ts'
  */
 export type Witness = {
   /**
-   * The log for whoever acts on it. What passes is remembered. What `next` and `last` give is withheld until the log
-   * has been compared, and until it is written down that it was seen: a guest is started or resumed on nothing else.
+   * The log for whoever acts on it. What passes is remembered. What `next` and `last` give, and the end of a `read`, are
+   * withheld until the log has been compared, and until it is written down that this was seen: a guest is started,
+   * resumed or ended on nothing else. That it was written down of a delivery is all that a command needs.
    */
   readonly log: Log
   /** Waits until nothing speaks against the log. The signal is aborted when something does. */
   readonly well: (signal: AbortSignal) => Promise<AbortSignal>
   readonly isWell: () => boolean
+  /** Resolves when it is known for the first time whether the log can be trusted. */
+  readonly judged: Promise<void>
+  /** Resolves when all that was acted on would be remembered after a power cut; nothing is answered before. */
+  readonly remembered: () => Promise<void>
   readonly seen: (entry: Entry) => void
   /** The position of the last recovery: a command from before it is void. */
   readonly recoveredAt: () => number
@@ -184,12 +189,17 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
     if (state === 'stopped' || stretch !== mine)
       throw new LogLostTail('until that is answered, nothing is read from it')
   }
-  const trusted = async (
-    ask: () => Promise<Entry | undefined>,
+  /** Written down at once; the disk may take its time beside what is done now. */
+  const keep = (entry: Entry) => {
+    seen(entry)
+    watermark.keep()
+    watermark.sync().catch((error: unknown) => say.warn({ err: error }, 'not on disk yet'))
+  }
+  const confirm = async (
+    mine: number,
+    entry: Entry | undefined,
     { patienceMs = PATIENCE_MS, signal: given }: Patience = {},
-  ): Promise<Entry | undefined> => {
-    const mine = stretch
-    const entry = await ask()
+  ): Promise<void> => {
     if (state === 'comparing') {
       const until = given === undefined ? signal : AbortSignal.any([signal, given])
       const compared = when(() => state !== 'comparing', until)
@@ -199,10 +209,28 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
       })
     }
     checkStretch(mine)
-    if (entry === undefined) return undefined
-    seen(entry)
-    await watermark.keep()
+    if (entry !== undefined) keep(entry)
+  }
+  const trusted = async (ask: () => Promise<Entry | undefined>, patience?: Patience) => {
+    const mine = stretch
+    const entry = await ask()
+    await confirm(mine, entry, patience)
     return entry
+  }
+  async function* read(range: Parameters<Log['read']>[0]) {
+    const mine = stretch
+    let last: Entry | undefined
+    for await (const entry of log.read(range)) {
+      last = entry
+      yield entry
+    }
+    await confirm(mine, last, range)
+  }
+  async function* deliveries(receiver: Parameters<Log['deliveries']>[0]) {
+    for await (const delivery of log.deliveries(receiver)) {
+      keep(delivery.entry)
+      yield delivery
+    }
   }
 
   let compared = () => {}
@@ -225,6 +253,8 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
       next: (subject, after, patience) =>
         trusted(() => log.next(subject, after, patience), patience),
       last: (subject, patience) => trusted(() => log.last(subject, patience), patience),
+      read,
+      deliveries,
     },
     well: async (until) => {
       await when(() => state === 'well', until)
@@ -236,6 +266,8 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
       return stop.signal
     },
     isWell: () => state === 'well',
+    judged: when(() => state !== 'comparing', signal).catch(() => {}),
+    remembered: () => watermark.sync(),
     seen,
     recoveredAt: () => known.head,
     onChange: (act) => void listeners.add(act),

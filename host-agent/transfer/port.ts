@@ -1,209 +1,106 @@
-import { randomBytes } from 'node:crypto'
-import { createServer } from 'node:tls'
-import type { TLSSocket } from 'node:tls'
-import type { Writable } from 'node:stream'
-import type { DataOf } from '@ferry/schemas/messages'
 import type { Clock } from '@ferry/events/clock'
-import { CopyFailed } from '../driver.ts'
-import { KEY_BYTES, tlsOptions } from './tls.ts'
-import type { Receipt } from './frames.ts'
-import { receiveImage } from './receive.ts'
+import type { Endpoint, Intruder, Visit, Wire } from './wire.ts'
 
 /**
- * The one port of a host on which images arrive. A visitor names a transfer and proves with TLS that it has the key;
- * each transfer works once, until it expires. Whoever has no right to be here is turned away, and that is reported.
+ * The one port of a host on which images arrive. A visitor names a transfer; each transfer works once, until it expires.
+ * Who may come is known here; whether the visitor has the key, whoever waits for it finds out.
  */
 export type TransferPort = {
-  readonly address: { readonly host: string; readonly port: number }
-  /** Authorises one transfer. Opening it again for the same attempt forgets the one before. */
-  readonly open: (attempt: string, version: number) => OpenTransfer
-  /** The transfer of that id, if this very process opened it and it still stands. */
-  readonly find: (transfer: string) => Arrival | undefined
-  /** No transfer of this attempt is worth anything from now on; one that is under way breaks. */
+  readonly address: Endpoint
+  /** Somebody may come for this transfer. Another one for the same attempt makes the one before worthless. */
+  readonly expect: (transfer: string, attempt: string, expiresAt: number) => void
+  /** Shows every visitor of this transfer to `take`; those that have come already, at once. */
+  readonly receive: (transfer: string, take: (visit: Visit) => void) => void
+  /** One has proved that it has the key: nobody else may come. */
+  readonly used: (transfer: string) => void
+  /** No transfer of this attempt is worth anything from now on. */
   readonly forget: (attempt: string) => void
+  readonly refused: (intruder: Intruder) => void
   readonly close: () => Promise<void>
 }
 
-export type OpenTransfer = {
-  readonly transfer: string
-  readonly key: Uint8Array
-  readonly expiresAt: number
-}
-
-export type Arrival = {
-  /** Waits for the visitor, until the transfer expires, and hands the image to the hypervisor. */
-  readonly receive: (hypervisor: Writable, signal: AbortSignal) => Promise<Receipt>
-}
-
-export type Intruder = Omit<DataOf<'ConnectionRefused'>, 'times'>
-
 export type PortOptions = {
-  readonly listen: { readonly host: string; readonly port: number }
+  readonly wire: Wire
+  readonly listen: Endpoint
   /** What the other hosts call this port; absent: where it listens. */
-  readonly address?: { readonly host: string; readonly port: number }
-  readonly expiresAfterMs: number
+  readonly address?: Endpoint
   readonly clock: Clock
   readonly refused: (intruder: Intruder) => void
 }
 
-const HANDSHAKE_MS = 10_000
 /** Ids are remembered for this long past their end, so that a refusal can say what was wrong with one. */
 const REMEMBERED = 1000
+/** Who comes before somebody waits for it waits here; more than this are not let in. */
+const MOST_WAITING = 4
 
 type Slot = {
-  readonly transfer: string
   readonly attempt: string
-  readonly key: Uint8Array
-  readonly version: number
-  readonly expiresAtElapsed: number
-  readonly arrived: Promise<TLSSocket>
-  readonly arrive: (socket: TLSSocket) => void
-  socket?: TLSSocket
+  readonly expiresAt: number
+  readonly waiting: Visit[]
+  take?: (visit: Visit) => void
+  isUsed: boolean
   isForgotten: boolean
 }
 
 export async function openPort(options: PortOptions): Promise<TransferPort> {
-  const { listen, expiresAfterMs, clock, refused } = options
+  const { wire, listen, clock, refused } = options
   const slots = new Map<string, Slot>()
-  /** Which transfer a connection named, and why it was turned away. */
-  const visitors = new WeakMap<object, { transfer: string; why?: Intruder['why'] }>()
 
   const whyNot = (slot: Slot | undefined): Intruder['why'] | undefined => {
     if (slot === undefined || slot.isForgotten) return 'UnknownTransfer'
-    if (slot.socket !== undefined) return 'UsedTransfer'
-    return clock.elapsed() > slot.expiresAtElapsed ? 'ExpiredTransfer' : undefined
+    if (slot.isUsed) return 'UsedTransfer'
+    return clock.now() > slot.expiresAt ? 'ExpiredTransfer' : undefined
   }
-
-  const server = createServer({
-    ...tlsOptions,
-    handshakeTimeout: HANDSHAKE_MS,
-    noDelay: true,
-    pskCallback: (socket, transfer) => {
-      const slot = slots.get(transfer)
-      const why = whyNot(slot)
-      visitors.set(socket, { transfer, ...(why === undefined ? {} : { why }) })
-      return why === undefined && slot !== undefined ? slot.key : null
-    },
-  })
-
-  server.on('secureConnection', (socket) => {
-    socket.on('error', () => {})
-    const slot = slots.get(visitors.get(socket)?.transfer ?? '')
+  const turnAway = (why: Intruder['why'], { transfer, remoteAddress, stream }: Visit) => {
+    refused({ why, transfer, remoteAddress })
+    stream.destroy()
+  }
+  const visit = (visitor: Visit) => {
+    const slot = slots.get(visitor.transfer)
     const why = whyNot(slot)
-    if (slot === undefined || why !== undefined) {
-      // Two came with the right key at the same moment: the first one has it.
-      refused({ why: why ?? 'UnknownTransfer', remoteAddress: socket.remoteAddress ?? '' })
-      socket.destroy()
-      return
-    }
-    slot.socket = socket
-    socket.pause()
-    slot.arrive(socket)
-  })
-  server.on('tlsClientError', (error: NodeJS.ErrnoException, socket) => {
-    const visitor = visitors.get(socket)
-    const why = visitor?.why ?? reasonOf(error, visitor !== undefined)
-    const isId = visitor !== undefined && /^[A-Za-z0-9_-]{1,64}$/.test(visitor.transfer)
-    if (why !== undefined)
-      refused({
-        why,
-        ...(isId ? { transfer: visitor.transfer } : {}),
-        remoteAddress: socket.remoteAddress ?? '',
-      })
-    socket.destroy()
-  })
-
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(listen.port, listen.host, resolve)
-  })
-  const bound = server.address()
-  if (bound === null || typeof bound === 'string')
-    throw new Error('the transfer port has no address')
-
+    if (slot === undefined || why !== undefined) return turnAway(why ?? 'UnknownTransfer', visitor)
+    if (slot.take !== undefined) return slot.take(visitor)
+    if (slot.waiting.length >= MOST_WAITING) return turnAway('UsedTransfer', visitor)
+    slot.waiting.push(visitor)
+  }
   const forget = (attempt: string) => {
     for (const slot of slots.values()) {
       if (slot.attempt !== attempt) continue
       slot.isForgotten = true
-      slot.socket?.destroy()
+      for (const { stream } of slot.waiting.splice(0)) stream.destroy()
     }
   }
 
+  const listening = await wire.listen(listen, {
+    visit,
+    nonsense: (why, remoteAddress) => refused({ why, remoteAddress }),
+  })
   return {
-    address: options.address ?? { host: listen.host, port: bound.port },
-    open: (attempt, version) => {
+    address: options.address ?? { host: listen.host, port: listening.port },
+    expect: (transfer, attempt, expiresAt) => {
+      if (slots.get(transfer)?.attempt === attempt) return
       forget(attempt)
-      const transfer = randomBytes(16).toString('hex')
-      const key = randomBytes(KEY_BYTES)
-      let arrive: (socket: TLSSocket) => void = () => {}
-      const arrived = new Promise<TLSSocket>((resolve) => {
-        arrive = resolve
-      })
-      const expiresAtElapsed = clock.elapsed() + expiresAfterMs
-      slots.set(transfer, {
-        transfer,
-        attempt,
-        key,
-        version,
-        expiresAtElapsed,
-        arrived,
-        arrive,
-        isForgotten: false,
-      })
+      slots.set(transfer, { attempt, expiresAt, waiting: [], isUsed: false, isForgotten: false })
       for (const old of slots.keys()) {
         if (slots.size <= REMEMBERED) break
         slots.delete(old)
       }
-      return { transfer, key, expiresAt: clock.now() + expiresAfterMs }
     },
-    find: (transfer) => {
+    receive: (transfer, take) => {
       const slot = slots.get(transfer)
-      return slot === undefined || slot.isForgotten
-        ? undefined
-        : { receive: (...args) => receive(slot, clock, ...args) }
+      if (slot === undefined) return
+      slot.take = take
+      slot.waiting.splice(0).forEach(take)
+    },
+    used: (transfer) => {
+      const slot = slots.get(transfer)
+      if (slot !== undefined) slot.isUsed = true
     },
     forget,
+    refused,
     close: async () => {
       for (const { attempt } of slots.values()) forget(attempt)
-      await new Promise<void>((resolve) => {
-        server.close(() => resolve())
-      })
+      await listening.close()
     },
   }
-}
-
-async function receive(
-  slot: Slot,
-  clock: Clock,
-  hypervisor: Writable,
-  signal: AbortSignal,
-): Promise<Receipt> {
-  const { transfer, version, key, expiresAtElapsed } = slot
-  const waiting = new AbortController()
-  const expiry = clock.sleep(
-    Math.max(0, expiresAtElapsed - clock.elapsed()),
-    AbortSignal.any([signal, waiting.signal]),
-  )
-  const socket = await Promise.race([slot.arrived, expiry.then(() => undefined)]).finally(() => {
-    waiting.abort()
-    expiry.catch(() => {})
-  })
-  if (socket === undefined) throw new CopyFailed({ type: 'TransferExpired', transfer })
-  const stop = () => socket.destroy()
-  signal.addEventListener('abort', stop, { once: true })
-  try {
-    return await receiveImage(socket, hypervisor, { transfer, version, key })
-  } finally {
-    signal.removeEventListener('abort', stop)
-  }
-}
-
-/** Node's and OpenSSL's words for a handshake that went wrong. `undefined`: the visitor just went away. */
-function reasonOf(
-  { code = '' }: NodeJS.ErrnoException,
-  hasNamed: boolean,
-): Intruder['why'] | undefined {
-  if (code === 'ERR_TLS_HANDSHAKE_TIMEOUT') return 'Silent'
-  if (code === 'ECONNRESET') return undefined
-  return hasNamed ? 'WrongKey' : 'NotTls'
 }

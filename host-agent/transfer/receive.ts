@@ -1,5 +1,4 @@
-import type { Writable } from 'node:stream'
-import type { TLSSocket } from 'node:tls'
+import type { Duplex, Writable } from 'node:stream'
 import { Invalid, parse } from '@ferry/schemas/parse'
 import { CopyFailed } from '../driver.ts'
 import { EndFrame, FrameInvalid, HeaderFrame, frameReader } from './frames.ts'
@@ -21,7 +20,7 @@ const BATCH_BYTES = 128 * 1024
  * @throws {CopyFailed} which says what was wrong with the stream, or that the hypervisor stopped taking it.
  */
 export function receiveImage(
-  socket: TLSSocket,
+  stream: Duplex,
   hypervisor: Writable,
   expected: { readonly transfer: string; readonly version: number; readonly key: Uint8Array },
 ): Promise<Receipt> {
@@ -35,14 +34,14 @@ export function receiveImage(
     const settle = (act: () => void) => {
       if (isSettled) return
       isSettled = true
-      socket.removeAllListeners('data')
+      stream.removeAllListeners('data')
       hypervisor.removeListener('error', hypervisorFailed)
       hypervisor.on('error', () => {})
       act()
     }
     const fail = (failure: CopyFailed['failure'], cause?: Error) =>
       settle(() => {
-        socket.destroy()
+        stream.destroy()
         reject(new CopyFailed(failure, cause && { cause }))
       })
     const hypervisorFailed = (error: Error) =>
@@ -88,7 +87,7 @@ export function receiveImage(
       })
     }
 
-    socket.on('data', (chunk: Buffer) => {
+    stream.on('data', (chunk: Buffer) => {
       try {
         read(chunk)
       } catch (error) {
@@ -103,26 +102,26 @@ export function receiveImage(
         else hypervisor.write(piece, (error) => error ?? giveBack(chunk))
       pieces = []
       if (receipt === undefined) {
-        if (hypervisor.writableLength >= MOST_WAITING_BYTES) socket.pause()
+        if (hypervisor.writableLength >= MOST_WAITING_BYTES) stream.pause()
         return undefined
       }
       const whole = receipt
       return settle(() => {
-        socket.end()
+        stream.end()
         hypervisor.end()
         resolve(whole)
       })
     })
-    hypervisor.on('drain', () => socket.resume())
+    hypervisor.on('drain', () => stream.resume())
     hypervisor.on('error', hypervisorFailed)
     const cut = () => {
       if (receipt === undefined) fail({ type: 'StreamCut', receivedBytes: meter.bytes() })
     }
-    socket.on('end', cut)
-    socket.on('close', cut)
-    socket.on('error', cut)
-    if (socket.destroyed) cut()
-    else socket.resume()
+    stream.on('end', cut)
+    stream.on('close', cut)
+    stream.on('error', cut)
+    if (stream.destroyed) cut()
+    else stream.resume()
   })
 }
 

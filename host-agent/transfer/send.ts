@@ -1,12 +1,11 @@
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '../driver.ts'
-import { connectTransfer } from './connect.ts'
-import type { Ticket } from './connect.ts'
 import { FRAME_HEADER_BYTES, textFrame, writeHead } from './frames.ts'
 import type { Receipt } from './frames.ts'
 import type { Image } from './image.ts'
 import { makeMeter } from './meter.ts'
 import type { Pace } from './pace.ts'
+import type { Ticket, Wire } from './wire.ts'
 
 /** The source's side of a transfer. */
 export type Sender = {
@@ -21,11 +20,16 @@ export type Sender = {
 
 export async function openSender(
   ticket: Ticket & { readonly version: number },
-  edges: { readonly clock: Clock; readonly paces: readonly Pace[]; readonly signal: AbortSignal },
+  edges: {
+    readonly wire: Wire
+    readonly clock: Clock
+    readonly paces: readonly Pace[]
+    readonly signal: AbortSignal
+  },
 ): Promise<Sender> {
   const { transfer, key, version } = ticket
   const { clock, signal } = edges
-  const socket = await connectTransfer(ticket, signal)
+  const stream = await edges.wire.connect(ticket, signal)
   const meter = makeMeter(key)
   let { paces } = edges
   let image: Image | undefined
@@ -36,16 +40,16 @@ export async function openSender(
     image?.stop(broken)
     return broken
   }
-  socket.on('error', (error: NodeJS.ErrnoException) => breaks(error.code ?? error.message))
-  socket.on('close', () => breaks('closed by the target'))
+  stream.on('error', (error: NodeJS.ErrnoException) => breaks(error.code ?? error.message))
+  stream.on('close', () => breaks('closed by the target'))
   // The target says nothing on this stream; reading notices when it goes away.
-  socket.resume()
+  stream.resume()
 
   /** Resolves when the bytes are with the network. */
   const write = (bytes: Buffer) =>
     new Promise<void>((resolve, reject) => {
       if (broken !== undefined) return reject(broken)
-      socket.write(bytes, (error?: NodeJS.ErrnoException | null) =>
+      stream.write(bytes, (error?: NodeJS.ErrnoException | null) =>
         error ? reject(breaks(error.code ?? error.message)) : resolve(),
       )
     })
@@ -75,13 +79,13 @@ export async function openSender(
     finish: async () => {
       const receipt = meter.close()
       await write(textFrame('end', receipt))
-      socket.removeAllListeners('close')
-      socket.end()
+      stream.removeAllListeners('close')
+      stream.end()
       return receipt
     },
     hurry: () => {
       paces = []
     },
-    close: () => socket.destroy(),
+    close: () => stream.destroy(),
   }
 }

@@ -8,10 +8,10 @@ import { until } from '../until.ts'
 
 const test = suite('the lease')
 
-const lease = { renewMs: 20, leaseMs: 200 }
+const quick = { renewMs: 20, leaseMs: 200 }
 
 /** A coordinator that holds the lease when it can. */
-function holder(me: string, registers: Registers) {
+function holder(me: string, registers: Registers, lease = quick) {
   const stop = new AbortController()
   const epochs: number[] = []
   let leads = false
@@ -56,11 +56,22 @@ test('one leads; when it leaves in good order the next one does at once, with a 
   const first = holder('c1', registers)
   await until('c1 to lead', first.leads)
   const second = holder('c2', registers)
-  await systemClock.sleep(lease.leaseMs * 2)
+  await systemClock.sleep(quick.leaseMs * 2)
   assert.ok(first.leads() && !second.leads())
   await first.stop()
   await until('c2 to lead', second.leads)
   assert.equal([first.epochs, second.epochs], [[1], [2]])
+  await second.stop()
+})
+
+test('those that wait hear of it at once, however seldom the lease is renewed', async () => {
+  const registers = memoryRegisters(systemClock)
+  const seldom = { renewMs: 60_000, leaseMs: 300_000 }
+  const first = holder('c1', registers, seldom)
+  await until('c1 to lead', first.leads)
+  const second = holder('c2', registers, seldom)
+  await first.stop()
+  await until('c2 to lead', second.leads)
   await second.stop()
 })
 
@@ -74,7 +85,7 @@ test('one that is cut off loses it to another one, and does not get it back whil
   await until('c2 to lead', second.leads)
   await until('c1 to know that it does not', () => !first.leads())
   cut(false)
-  await systemClock.sleep(lease.leaseMs * 2)
+  await systemClock.sleep(quick.leaseMs * 2)
   assert.ok(second.leads() && !first.leads())
   assert.equal([first.epochs, second.epochs], [[1], [2]])
   await Promise.all([first.stop(), second.stop()])

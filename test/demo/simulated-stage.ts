@@ -1,3 +1,4 @@
+import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { systemClock } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
@@ -8,6 +9,7 @@ import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
 import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
 import { PAGE_BYTES, catchUp } from '@ferry/host-agent/drivers/simulated/guest'
 import { hostKey } from '@ferry/host-agent/keys'
+import { tlsWire } from '@ferry/host-agent/transfer/tls-wire'
 import { firstBytesOf, sweepFault } from '../guest/memory.ts'
 import { openLab } from '../real/lab.ts'
 import { until } from '../until.ts'
@@ -86,6 +88,8 @@ async function agentIn(
       say: sayOnStderr(`agent ${host}`, 'warn'),
       driver: simulatedDriver(world, systemClock),
       key: await hostKey(join(folder, `${host}.key`)),
+      wire: tlsWire,
+      random: randomBytes,
       transfers: { listen: { host: '127.0.0.1', port: 0 } },
       signal,
     })

@@ -127,6 +127,11 @@ export const prepare = (given: Given = {}): EventOf<'Prepare'> => ({
   },
 })
 
+export const finish = (given: Given = {}): EventOf<'Finish'> => ({
+  ...envelope('Finish', given, coordinator),
+  data: { admission: RIGHT, host: 'rack2', source: 'rack1', transfer: 't1' },
+})
+
 export const targetPrepared = (given: Given = {}): EventOf<'TargetPrepared'> => ({
   ...envelope('TargetPrepared', given, target),
   data: {
@@ -229,9 +234,11 @@ export const targetNeverRan = (given: Given = {}): EventOf<'TargetNeverRan'> => 
   data: { admission: RIGHT, failure: { type: 'GuestGone', vm: 'web1' } },
 })
 
-export const targetCleared = (given: Given = {}): EventOf<'TargetCleared'> => ({
+export const targetCleared = (
+  given: Given & { admission?: number } = {},
+): EventOf<'TargetCleared'> => ({
   ...envelope('TargetCleared', given, target),
-  data: { admission: RIGHT },
+  data: { admission: given.admission ?? RIGHT },
 })
 
 export const sourceReleased = (given: Given = {}): EventOf<'SourceReleased'> => ({
@@ -265,9 +272,26 @@ export const abandoned = (given: Given = {}): EventOf<'Abandoned'> => ({
   data: { after: RIGHT, cause: { type: 'Asked', by: 'test' }, openDuties: [], guestLost: false },
 })
 
-export const fenced = (given: Given = {}): EventOf<'Fenced'> => ({
+export const fenced = (
+  given: Given & { after?: number; host?: string } = {},
+): EventOf<'Fenced'> => ({
   ...envelope('Fenced', given, coordinator),
-  data: { after: RIGHT, host: 'rack2', by: 'test', evidence: 'its power is off' },
+  data: {
+    after: given.after ?? RIGHT,
+    host: given.host ?? 'rack2',
+    by: 'test',
+    evidence: 'its power is off',
+  },
+})
+
+export const fenceFailed = (given: Given = {}): EventOf<'FenceFailed'> => ({
+  ...envelope('FenceFailed', given, coordinator),
+  data: { after: RIGHT, host: 'rack2', by: 'fence_test', evidence: 'off ended with 1' },
+})
+
+export const doubtRaised = (given: Given = {}): EventOf<'DoubtRaised'> => ({
+  ...envelope('DoubtRaised', given, coordinator),
+  data: { after: RIGHT, host: 'rack2', question: 'Does web1 run on rack2?' },
 })
 
 /** A migration's events up to where the copying goes on. */

@@ -1,6 +1,5 @@
 import { emptyFleet, fingerprint, follow, migrationOf, replay } from '@ferry/events/fleet'
 import { runningOn } from '@ferry/events/guest'
-import type { Entry } from '@ferry/events/entry'
 import type { Event } from '@ferry/schemas/event'
 import * as fc from 'fast-check'
 import { test } from 'uvu'
@@ -10,40 +9,21 @@ import {
   RIGHT,
   abandoned,
   admitted,
-  begin,
   cancelAsked,
   cancelled,
   committed,
-  completed,
-  fenced,
   hostReported,
   migrationBegun,
   performFailed,
-  performed,
-  prepare,
-  receiveFailed,
   requested,
   retried,
-  roundPassed,
   sourcePaused,
-  sourceReleased,
   sourceResumed,
   targetCleared,
-  targetPrepared,
   targetRunning,
   upToPerforming,
 } from './examples.ts'
-
-const whole = () => [
-  ...upToPerforming(),
-  roundPassed(1),
-  sourcePaused({ admission: RIGHT }),
-  performed(),
-  committed(),
-  targetRunning(),
-  sourceReleased(),
-  completed(),
-]
+import { anyStory, asyncly, whole } from './stories.ts'
 
 /** Why the last event of a story is void; undefined when it counts. */
 function whyVoid(...events: Event[]): string | undefined {
@@ -175,34 +155,8 @@ test('a migration is remembered when its guest has gone on to the next', () => {
 })
 
 test('live and replayed, in any order of any events, the state is the same, and whoever held it keeps it (I8)', async () => {
-  const anything: fc.Arbitrary<Event> = fc.oneof(
-    fc.constantFrom(...whole()),
-    fc.constantFrom(
-      cancelAsked(),
-      cancelled(),
-      retried(),
-      abandoned(),
-      fenced(),
-      performFailed(),
-      receiveFailed(),
-      sourceResumed(),
-      targetCleared(),
-      requested({ migration: 'm2', after: 0 }),
-      admitted({ migration: 'm2', after: 0 }),
-      begin({ attempt: 2 }),
-      prepare({ vm: 'web2' }),
-      targetPrepared({ attempt: 2 }),
-      hostReported('rack2', [{ vm: 'web1', state: 'running' }]),
-    ),
-  )
-  const stories = fc.oneof(
-    fc.array(anything, { maxLength: 40 }),
-    fc
-      .tuple(fc.nat(15), fc.array(anything, { maxLength: 20 }))
-      .map(([upTo, more]) => [...whole().slice(0, upTo), ...more]),
-  )
   await fc.assert(
-    fc.asyncProperty(stories, fc.nat(60), async (events, middle) => {
+    fc.asyncProperty(anyStory, fc.nat(60), async (events, middle) => {
       const { entries } = tell(...events)
       const live = emptyFleet()
       let held: { state: unknown; text: string } | undefined
@@ -227,9 +181,5 @@ test('a replayed fleet goes on live', async () => {
   for (const entry of entries.slice(9)) follow(half, entry)
   assert.is(fingerprint(half), fingerprint(await replay(asyncly(entries))))
 })
-
-async function* asyncly(entries: readonly Entry[]): AsyncGenerator<Entry, void, undefined> {
-  yield* entries
-}
 
 test.run()

@@ -6,8 +6,10 @@ import { systemClock } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
 import { memoryLog } from '@ferry/events/log/in-memory'
 import { memoryRegisters } from '@ferry/events/log/in-memory-registers'
+import { registerSnapshots } from '@ferry/events/log/register-snapshots'
 import { logContract } from '../contract/log.ts'
 import { registersContract } from '../contract/registers.ts'
+import { snapshotsContract } from '../contract/snapshots.ts'
 
 logContract('in memory', async () => {
   const log = memoryLog(systemClock)
@@ -39,6 +41,27 @@ registersContract('in memory', async () => {
 registersContract('in a NATS bucket', async () => {
   const { one, two, close } = await twoConnections()
   return { registers: one.leases, other: two.leases, close }
+})
+
+snapshotsContract('in memory', async () => {
+  const registers = memoryRegisters(systemClock)
+  const snapshots = registerSnapshots(registers, 'this fold')
+  return {
+    snapshots,
+    other: snapshots,
+    spoil: (key, value) => registers.put(key, value),
+    close: async () => {},
+  }
+})
+
+snapshotsContract('in a NATS bucket', async () => {
+  const { one, two, close } = await twoConnections()
+  return {
+    snapshots: await one.snapshots(),
+    other: await two.snapshots(),
+    spoil: async (key, value) => void (await one.nc.request(`$KV.ferry_snapshots.${key}`, value)),
+    close,
+  }
 })
 
 async function twoConnections() {

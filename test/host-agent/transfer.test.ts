@@ -8,10 +8,13 @@ import { textFrame, writeHead } from '@ferry/host-agent/transfer/frames'
 import { imageFromPieces } from '@ferry/host-agent/transfer/image'
 import type { Image } from '@ferry/host-agent/transfer/image'
 import { makePace } from '@ferry/host-agent/transfer/pace'
+import { openArrival } from '@ferry/host-agent/transfer/arrival'
+import type { Arrival } from '@ferry/host-agent/transfer/arrival'
 import { openPort } from '@ferry/host-agent/transfer/port'
-import type { Intruder, TransferPort } from '@ferry/host-agent/transfer/port'
+import type { TransferPort } from '@ferry/host-agent/transfer/port'
 import { openSender } from '@ferry/host-agent/transfer/send'
-import { tlsOptions } from '@ferry/host-agent/transfer/tls'
+import { greetingFor, tlsOptions, tlsWire } from '@ferry/host-agent/transfer/tls-wire'
+import type { Intruder } from '@ferry/host-agent/transfer/wire'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { failureOf } from '../failure.ts'
@@ -19,22 +22,37 @@ import { until } from '../until.ts'
 
 const test = suite('a transfer')
 
-type Opened = { port: TransferPort; intruders: Intruder[] }
+type Opened = {
+  readonly port: TransferPort
+  readonly intruders: Intruder[]
+  /** A transfer for this attempt, and what waits for its visitor. */
+  readonly open: (attempt: string) => { transfer: string; key: Uint8Array; arrival: Arrival }
+}
 
 async function withPort(
   work: (opened: Opened) => Promise<void>,
   expiresAfterMs = 20_000,
 ): Promise<void> {
   const intruders: Intruder[] = []
-  const port = await openPort({
-    listen: { host: '127.0.0.1', port: 0 },
-    expiresAfterMs,
-    clock: systemClock,
-    refused: (intruder) => void intruders.push(intruder),
-  })
+  const [wire, clock] = [tlsWire, systemClock]
+  const refused = (intruder: Intruder) => void intruders.push(intruder)
+  const port = await openPort({ listen: { host: '127.0.0.1', port: 0 }, wire, clock, refused })
+  const arrivals: Arrival[] = []
+  const open: Opened['open'] = (attempt) => {
+    const [transfer, key] = [randomBytes(16).toString('hex'), randomBytes(32)]
+    const expiresAt = clock.now() + expiresAfterMs
+    const used = () => port.used(transfer)
+    port.expect(transfer, attempt, expiresAt)
+    const expected = { transfer, key, expiresAt, version: 1 }
+    const arrival = openArrival(expected, { wire, clock, used, refused })
+    port.receive(transfer, arrival.visit)
+    arrivals.push(arrival)
+    return { transfer, key, arrival }
+  }
   try {
-    await work({ port, intruders })
+    await work({ port, intruders, open })
   } finally {
+    for (const arrival of arrivals) arrival.close()
     await port.close()
   }
 }
@@ -55,7 +73,7 @@ const never = new AbortController().signal
 const sender = (port: TransferPort, transfer: string, key: Uint8Array) =>
   openSender(
     { transfer, key, address: port.address, version: 1 },
-    { clock: systemClock, paces: [], signal: never },
+    { wire: tlsWire, clock: systemClock, paces: [], signal: never },
   )
 
 const imageOf = (...pieces: Buffer[]): Image =>
@@ -67,9 +85,11 @@ const imageOf = (...pieces: Buffer[]): Image =>
 
 /** A visitor who has the key, and then does as he likes. */
 async function visitor(port: TransferPort, identity: string, psk: Uint8Array) {
+  const plain = connectTcp(port.address)
+  plain.write(greetingFor(identity))
   const socket = connectTls({
     ...tlsOptions,
-    ...port.address,
+    socket: plain,
     pskCallback: () => ({ psk, identity }),
     checkServerIdentity: () => undefined,
   })
@@ -87,11 +107,11 @@ const data = (bytes: Buffer) =>
   Buffer.concat([writeHead(Buffer.alloc(8), 'data', bytes.length), bytes])
 
 test('carries an image to the byte, and both ends have the same receipt', () =>
-  withPort(async ({ port }) => {
+  withPort(async ({ port, open }) => {
     const image = randomBytes(20_000_000)
-    const { transfer, key } = port.open('m1.1', 1)
+    const { transfer, key, arrival } = open('m1.1')
     const target = hypervisor()
-    const receiving = port.find(transfer)?.receive(target.stream, never)
+    const receiving = arrival.receive(target.stream, never)
     const source = await sender(port, transfer, key)
     await source.send(imageOf(image))
     const sent = await source.finish()
@@ -101,19 +121,19 @@ test('carries an image to the byte, and both ends have the same receipt', () =>
   }))
 
 test('an empty image is an image', () =>
-  withPort(async ({ port }) => {
-    const { transfer, key } = port.open('m1.1', 1)
-    const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
+  withPort(async ({ port, open }) => {
+    const { transfer, key, arrival } = open('m1.1')
+    const receiving = arrival.receive(hypervisor().stream, never)
     const source = await sender(port, transfer, key)
     await source.send(imageOf())
     await source.finish()
-    assert.is((await receiving)?.bytes, 0)
+    assert.is((await receiving).bytes, 0)
   }))
 
 test('works once: the same id is turned away, and the first one goes on', () =>
-  withPort(async ({ port, intruders }) => {
-    const { transfer, key } = port.open('m1.1', 1)
-    const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
+  withPort(async ({ port, intruders, open }) => {
+    const { transfer, key, arrival } = open('m1.1')
+    const receiving = arrival.receive(hypervisor().stream, never)
     const source = await sender(port, transfer, key)
     const failure = await failureOf(sender(port, transfer, key))
     assert.is(failure.type, 'TransferRejected')
@@ -123,12 +143,12 @@ test('works once: the same id is turned away, and the first one goes on', () =>
     )
     await source.send(imageOf(Buffer.from('still here')))
     await source.finish()
-    assert.is((await receiving)?.bytes, 10)
+    assert.is((await receiving).bytes, 10)
   }))
 
 test('a wrong key is turned away, and does not use the transfer up', () =>
-  withPort(async ({ port, intruders }) => {
-    const { transfer, key } = port.open('m1.1', 1)
+  withPort(async ({ port, intruders, open }) => {
+    const { transfer, key } = open('m1.1')
     assert.is((await failureOf(sender(port, transfer, randomBytes(32)))).type, 'TransferRejected')
     assert.equal(
       intruders.map(({ why, transfer: id }) => [why, id]),
@@ -138,25 +158,22 @@ test('a wrong key is turned away, and does not use the transfer up', () =>
   }))
 
 test('an unknown id, an expired one, and one that was forgotten are turned away, and told apart', async () => {
-  await withPort(async ({ port, intruders }) => {
+  await withPort(async ({ port, intruders, open }) => {
     assert.is((await failureOf(sender(port, 'nobody', randomBytes(32)))).type, 'TransferRejected')
-    const forgotten = port.open('m1.1', 1)
+    const forgotten = open('m1.1')
     port.forget('m1.1')
     assert.is(
       (await failureOf(sender(port, forgotten.transfer, forgotten.key))).type,
       'TransferRejected',
     )
-    assert.is(port.find(forgotten.transfer), undefined)
     assert.equal(
       intruders.map(({ why }) => why),
       ['UnknownTransfer', 'UnknownTransfer'],
     )
   })
-  await withPort(async ({ port, intruders }) => {
-    const { transfer, key } = port.open('m1.1', 1)
-    const failure = await failureOf(
-      port.find(transfer)?.receive(hypervisor().stream, never) ?? Promise.resolve(),
-    )
+  await withPort(async ({ port, intruders, open }) => {
+    const { transfer, key, arrival } = open('m1.1')
+    const failure = await failureOf(arrival.receive(hypervisor().stream, never))
     assert.equal(failure, { type: 'TransferExpired', transfer })
     assert.is((await failureOf(sender(port, transfer, key))).type, 'TransferRejected')
     assert.equal(
@@ -167,9 +184,9 @@ test('an unknown id, an expired one, and one that was forgotten are turned away,
 })
 
 test('a new transfer for an attempt makes the one before worthless', () =>
-  withPort(async ({ port }) => {
-    const first = port.open('m1.1', 1)
-    const second = port.open('m1.1', 1)
+  withPort(async ({ port, open }) => {
+    const first = open('m1.1')
+    const second = open('m1.1')
     assert.is((await failureOf(sender(port, first.transfer, first.key))).type, 'TransferRejected')
     ;(await sender(port, second.transfer, second.key)).close()
   }))
@@ -180,7 +197,7 @@ test('garbage on the port is turned away', () =>
     socket.on('error', () => {})
     socket.end('GET / HTTP/1.1\r\n\r\n')
     await until('the garbage to be told', () => intruders.length > 0)
-    assert.is(intruders[0]?.why, 'NotTls')
+    assert.is(intruders[0]?.why, 'NotFerry')
     assert.ok((intruders[0]?.remoteAddress ?? '').length > 0)
   }))
 
@@ -225,17 +242,17 @@ const wrongStreams: [string, (transfer: string) => Buffer[], CopyFailed['failure
 ]
 for (const [what, frames, type] of wrongStreams)
   test(`${what}: the image is not complete, and the failure says why`, () =>
-    withPort(async ({ port }) => {
-      const { transfer, key } = port.open('m1.1', 1)
-      const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
+    withPort(async ({ port, open }) => {
+      const { transfer, key, arrival } = open('m1.1')
+      const receiving = arrival.receive(hypervisor().stream, never)
       const socket = await visitor(port, transfer, key)
       for (const frame of frames(transfer)) socket.write(frame)
-      assert.is((await failureOf(receiving ?? Promise.resolve())).type, type)
+      assert.is((await failureOf(receiving)).type, type)
       socket.destroy()
     }))
 
 test('a stream that is cut anywhere is never a complete image', () =>
-  withPort(async ({ port }) => {
+  withPort(async ({ port, open }) => {
     const whole = Buffer.concat([
       header('t'.repeat(32)),
       data(randomBytes(300)),
@@ -250,28 +267,28 @@ test('a stream that is cut anywhere is never a complete image', () =>
       whole.length - 1,
       whole.length,
     ]) {
-      const { transfer, key } = port.open('m1.1', 1)
-      const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
+      const { transfer, key, arrival } = open('m1.1')
+      const receiving = arrival.receive(hypervisor().stream, never)
       const socket = await visitor(port, transfer, key)
       const stream = Buffer.concat([header(transfer), whole.subarray(header(transfer).length)])
       socket.write(stream.subarray(0, length), () =>
         length % 2 === 0 ? socket.end() : socket.destroy(),
       )
-      const failure = await failureOf(receiving ?? Promise.resolve())
+      const failure = await failureOf(receiving)
       assert.is(failure.type, 'StreamCut', `cut after ${length}`)
     }
   }))
 
 test('a target that goes away is a broken stream at the source', () =>
-  withPort(async ({ port }) => {
-    const { transfer, key } = port.open('m1.1', 1)
+  withPort(async ({ port, open }) => {
+    const { transfer, key, arrival } = open('m1.1')
     const stop = new AbortController()
     const target = hypervisor()
-    const receiving = port.find(transfer)?.receive(target.stream, stop.signal)
+    const receiving = arrival.receive(target.stream, stop.signal)
     const source = await sender(port, transfer, key)
     const image = new PassThrough()
     const failing = Promise.all([
-      failureOf(receiving ?? Promise.resolve()),
+      failureOf(receiving),
       failureOf(source.send(imageFromPieces(image))),
     ])
     image.write(randomBytes(1000))
@@ -285,26 +302,26 @@ test('a target that goes away is a broken stream at the source', () =>
   }))
 
 test('a hypervisor that stops taking the image fails the transfer', () =>
-  withPort(async ({ port }) => {
-    const { transfer, key } = port.open('m1.1', 1)
+  withPort(async ({ port, open }) => {
+    const { transfer, key, arrival } = open('m1.1')
     const broken = new Writable({ write: (_chunk, _, done) => done(new Error('EPIPE')) })
-    const receiving = port.find(transfer)?.receive(broken, never)
+    const receiving = arrival.receive(broken, never)
     const source = await sender(port, transfer, key)
     source.send(imageOf(randomBytes(1000))).catch(() => {})
-    assert.is((await failureOf(receiving ?? Promise.resolve())).type, 'HypervisorFailed')
+    assert.is((await failureOf(receiving)).type, 'HypervisorFailed')
   }))
 
 test('a hypervisor that has all it needs may hang up before the end frame comes', () =>
-  withPort(async ({ port }) => {
-    const { transfer, key } = port.open('m1.1', 1)
+  withPort(async ({ port, open }) => {
+    const { transfer, key, arrival } = open('m1.1')
     const target = hypervisor()
-    const receiving = port.find(transfer)?.receive(target.stream, never)
+    const receiving = arrival.receive(target.stream, never)
     const source = await sender(port, transfer, key)
     await source.send(imageOf(randomBytes(1000)))
     await until('all of it to arrive', () => target.image().length === 1000)
     target.stream.destroy()
     await source.finish()
-    assert.is((await receiving)?.bytes, 1000)
+    assert.is((await receiving).bytes, 1000)
   }))
 
 test('an address where nobody listens is a failure that names it', async () => {
@@ -321,7 +338,7 @@ test('an address where nobody listens is a failure that names it', async () => {
     version: 1,
   }
   const failure = await failureOf(
-    openSender(ticket, { clock: systemClock, paces: [], signal: never }),
+    openSender(ticket, { wire: tlsWire, clock: systemClock, paces: [], signal: never }),
   )
   assert.equal(failure, {
     type: 'ConnectFailed',
@@ -331,12 +348,17 @@ test('an address where nobody listens is a failure that names it', async () => {
 })
 
 test('a paced transfer takes its time, until it is told to hurry', () =>
-  withPort(async ({ port }) => {
-    const { transfer, key } = port.open('m1.1', 1)
-    const receiving = port.find(transfer)?.receive(hypervisor().stream, never)
+  withPort(async ({ port, open }) => {
+    const { transfer, key, arrival } = open('m1.1')
+    const receiving = arrival.receive(hypervisor().stream, never)
     const pace = makePace(systemClock, 1_000_000)
     const ticket = { transfer, key, address: port.address, version: 1 }
-    const source = await openSender(ticket, { clock: systemClock, paces: [pace], signal: never })
+    const source = await openSender(ticket, {
+      wire: tlsWire,
+      clock: systemClock,
+      paces: [pace],
+      signal: never,
+    })
     const began = systemClock.elapsed()
     await source.send(imageOf(randomBytes(300_000)))
     const slowMs = systemClock.elapsed() - began

@@ -1,4 +1,4 @@
-import { writeFile } from 'node:fs/promises'
+import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -80,7 +80,10 @@ test('a refusal is a sentence and a code of its own', async () => {
   assert.match(late.stderr, 'm1 has ended: it was completed.')
   const silent = await lab.ferry('explain', 'nothing')
   ended(silent, 3)
-  for (const answer of [unknown, late, silent]) isSentence(answer)
+  const resolved = await lab.ferry('resolve', 'm1', '--fenced', 'rack2')
+  ended(resolved, 3)
+  assert.match(resolved.stderr, 'm1 has ended: it was completed.')
+  for (const answer of [unknown, late, silent, resolved]) isSentence(answer)
 })
 
 test('wrong words are named, with a code of their own', async () => {
@@ -90,6 +93,8 @@ test('wrong words are named, with a code of their own', async () => {
     ['migrate', 'web1', '--no-such-option'],
     ['watch', '--from', 'yesterday'],
     ['no-such-verb'],
+    ['resolve', 'm1'],
+    ['coordinator', '--fence', join(lab.folder, 'nowhere.json')],
     ['agent', '--config', join(lab.folder, 'nowhere.json')],
   ]
   for (const words of wrong) {
@@ -112,11 +117,28 @@ test('a value that a coordinator does not take is named by it', async () => {
 
 test('the doctor looks at everything, and a missing log is told with what to do', async () => {
   const { stdout } = await lab.ferry('doctor')
-  for (const word of ['nats-server', 'JetStream', 'QEMU', '/dev/kvm', 'clock', 'coordinator'])
+  for (const word of ['nats-server', 'a power cut', 'QEMU', '/dev/kvm', 'clock', 'coordinator'])
     assert.match(stdout, word)
   const config = await lab.ferry('doctor', '--json', '--config', join(lab.folder, 'rack1.json'))
   const found = new Set(JSON.parse(config.stdout).map(({ what }: { what: string }) => what))
   for (const what of ['transfer port', 'state directory']) assert.ok(found.has(what), what)
+})
+
+test('a coordinator and an agent do not run on less than is asked of the log', async () => {
+  const config = join(lab.folder, 'demanding.json')
+  const rack1 = JSON.parse(await readFile(join(lab.folder, 'rack1.json'), 'utf8'))
+  const demanding = { ...rack1, host: 'rack9', stateDirectory: 'rack9', durability: 'replicated' }
+  await writeFile(config, JSON.stringify(demanding))
+  for (const words of [
+    ['coordinator', '--name', 'c9', '--durability', 'replicated'],
+    ['agent', '--config', config],
+  ]) {
+    const refused = await lab.ferry(...words)
+    ended(refused, 3)
+    assert.match(refused.stderr, 'it stands on one server. Run three nats-servers as a cluster.')
+    isSentence(refused)
+  }
+  ended(await lab.ferry('coordinator', '--durability', 'perfect'), 2)
 })
 
 test('where no log is, every verb says so', async () => {
@@ -142,6 +164,7 @@ test('other programs find the requests with the NATS services protocol', async (
     'cancel',
     'fleet',
     'migrate',
+    'resolve',
     'start',
     'status',
   ])

@@ -3,8 +3,7 @@ import type { ChildProcess } from 'node:child_process'
 import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { freePort, startNatsServer } from '@ferry/coordinator/embedded/nats-server'
-import type { NatsServer } from '@ferry/coordinator/embedded/nats-server'
+import { freePort } from '@ferry/coordinator/embedded/nats-server'
 import { systemClock, within } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
 import type { Connection } from '@ferry/events/log/connect'
@@ -16,6 +15,8 @@ import type { Answer, MigrateRequest } from '@ferry/schemas/request'
 import { bootSector } from '../guest/boot-sector.ts'
 import type { GuestProgram } from '../guest/boot-sector.ts'
 import { until } from '../until.ts'
+import { startCluster } from './cluster.ts'
+import type { Cluster } from './cluster.ts'
 import { openLink } from './link.ts'
 import type { Link } from './link.ts'
 import { qemusUnder, readMemory } from './outside.ts'
@@ -26,11 +27,18 @@ export type Lab = {
   readonly folder: string
   readonly server: () => string
   readonly connection: Connection
+  /** The first one; the others have names as well. */
   readonly coordinator: LabProcess
+  readonly coordinators: ReadonlyMap<string, LabProcess>
+  /** Which of them leads, by the log. */
+  readonly leader: () => Promise<string>
   readonly agent: (host: string) => LabProcess
-  /** nats-server, which keeps its port and its data. */
+  /** The log's servers: one, where nothing else was asked for. */
+  readonly cluster: Cluster
+  /** All of them, which keep their ports and their data. */
   readonly stopLog: (signal?: NodeJS.Signals) => Promise<void>
   readonly startLog: () => Promise<void>
+  readonly signalLog: (signal: NodeJS.Signals) => void
   readonly defineGuest: (vm: string, guest: LabGuest) => Promise<void>
   readonly start: (vm: string, host: string) => Promise<void>
   readonly migrate: (
@@ -44,6 +52,8 @@ export type Lab = {
   readonly event: (what: string, isIt: (event: Event) => boolean) => Promise<Event>
   /** The network that images take to a host. */
   readonly link: (host: string) => Link
+  /** The network between a host or a coordinator and nats-server. */
+  readonly logLink: (name: string) => Link
   /** Runs the command line as an operator would. */
   readonly ferry: (...words: string[]) => Promise<Answered>
   readonly ferryAt: (server: string, ...words: string[]) => Promise<Answered>
@@ -67,7 +77,8 @@ export type LabGuest =
 export type LabProcess = {
   readonly pid: () => number
   readonly start: () => void
-  /** Ends it, and waits until it is gone. */
+  readonly signal: (signal: NodeJS.Signals) => void
+  /** Ends it, also when it is stopped, and waits until it is gone. */
   readonly end: (signal?: NodeJS.Signals) => Promise<void>
   readonly log: () => Promise<string>
 }
@@ -76,23 +87,27 @@ export type LabOptions = {
   readonly hosts: readonly string[]
   readonly driver: 'qemu' | 'simulated'
   readonly logLevel?: string
-  /** Images go through a link of the lab's, which can be cut. */
+  /** How many coordinators, named c1, c2, ...; absent: one. */
+  readonly coordinators?: number
+  /** Images, and what is said to nats-server, go through links of the lab's, which can be cut. */
   readonly isCuttable?: boolean
   /** Where the log listens; absent or 0: any free port. */
   readonly port?: number
+  /** How many nats-servers keep the log; absent: one. */
+  readonly servers?: 1 | 3
 }
 
 const ROOT = join(import.meta.dirname, '..', '..')
 const ANSWER_MS = 15_000
 
 export async function openLab(options: LabOptions): Promise<Lab> {
-  const { hosts, driver, logLevel = 'info', isCuttable = false } = options
+  const { hosts, driver, logLevel = 'info', coordinators: count = 1, isCuttable = false } = options
   const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
   const definitions = join(folder, 'vms')
   await mkdir(definitions)
-  const dataDirectory = join(folder, 'log')
-  let server: NatsServer = await startNatsServer({ dataDirectory, port: options.port ?? 0 })
-  const port = Number(new URL(server.url).port)
+  const cluster = await startCluster(join(folder, 'log'), options.servers ?? 1, options.port)
+  const servers = [...cluster.urls]
+  const server = servers.join(',')
   const processes: LabProcess[] = []
   const run = (name: string, words: readonly string[]) => {
     const process = labProcess(name, [...words, '--log-level', logLevel], folder)
@@ -100,17 +115,23 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     return process
   }
 
-  const coordinator = run('coordinator', [
-    'coordinator',
-    '--server',
-    server.url,
-    '--name',
-    'c1',
-    '--state',
-    folder,
-  ])
-  const agents = new Map<string, LabProcess>()
   const links = new Map<string, Link>()
+  const logLinks = new Map<string, Link>()
+  /** Where somebody of that name finds nats-server. */
+  const logFor = async (name: string): Promise<readonly string[]> => {
+    if (!isCuttable) return servers
+    const link = await openLink(Number(new URL(server).port))
+    logLinks.set(name, link)
+    return [`nats://${link.address.host}:${link.address.port}`]
+  }
+
+  const coordinators = new Map<string, LabProcess>()
+  for (let number = 1; number <= count; number++) {
+    const name = `c${number}`
+    const where = ['--server', (await logFor(name)).join(), '--state', folder]
+    coordinators.set(name, run(`coordinator-${name}`, ['coordinator', '--name', name, ...where]))
+  }
+  const agents = new Map<string, LabProcess>()
   for (const host of hosts) {
     const config = join(folder, `${host}.json`)
     const transferPort = await freePort()
@@ -118,7 +139,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     if (link !== undefined) links.set(host, link)
     const settings = {
       host,
-      servers: [server.url],
+      servers: await logFor(host),
       stateDirectory: join(folder, host),
       definitions,
       driver,
@@ -129,8 +150,17 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     await writeFile(config, JSON.stringify(settings, null, 2))
     agents.set(host, run(`agent-${host}`, ['agent', '--config', config]))
   }
-  const connection = await connect({ servers: [server.url], name: 'lab' }, systemClock, {
-    patienceMs: 30_000,
+  const endAll = async () => {
+    await Promise.all(processes.map((each) => each.end()))
+    await cluster.close()
+    await Promise.all([...links.values(), ...logLinks.values()].map((link) => link.close()))
+  }
+  const connection = await connect({ servers, name: 'lab' }, systemClock, {
+    patienceMs: 60_000,
+  }).catch(async (error: unknown) => {
+    await endAll()
+    await rm(folder, { recursive: true, force: true })
+    throw error
   })
 
   const request = async <T>(verb: string, body: object) =>
@@ -146,14 +176,21 @@ export async function openLab(options: LabOptions): Promise<Lab> {
 
   const lab: Lab = {
     folder,
-    server: () => server.url,
+    server: () => server,
+    cluster,
     connection,
-    coordinator,
-    agent: (host) => named(agents, host),
-    stopLog: (signal) => server.stop(signal),
-    startLog: async () => {
-      server = await startNatsServer({ dataDirectory, port })
+    coordinator: named(coordinators, 'c1'),
+    coordinators,
+    leader: async () => {
+      const { leader } = await fleet()
+      if (leader === undefined) throw new Error('nobody leads')
+      return leader
     },
+    agent: (host) => named(agents, host),
+    stopLog: async (signal) =>
+      void (await Promise.all(cluster.names.map((name) => cluster.stop(name, signal)))),
+    startLog: async () => void (await Promise.all(cluster.names.map(cluster.start))),
+    signalLog: (signal) => cluster.names.forEach((name) => cluster.signal(name, signal)),
     defineGuest: async (vm, guest) => {
       const path = join(definitions, `${encodeURIComponent(vm)}.json`)
       if ('simulated' in guest) return writeFile(path, JSON.stringify(guest.simulated))
@@ -190,9 +227,10 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     },
     event: (what, isIt) => nextEvent(connection, what, isIt),
     link: (host) => named(links, host),
-    ferry: (...words) => ferryAt(server.url, ...words),
+    logLink: (name) => named(logLinks, name),
+    ferry: (...words) => ferryAt(server, ...words),
     ferryAt,
-    watching: (words, isIt) => watching(server.url, words, isIt),
+    watching: (words, isIt) => watching(server, words, isIt),
     qemus,
     onlyRunning: async () => {
       const found = await qemus()
@@ -210,9 +248,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     },
     close: async () => {
       await connection.close()
-      await Promise.all(processes.map((each) => each.end()))
-      await server.stop()
-      await Promise.all([...links.values()].map((link) => link.close()))
+      await endAll()
       for (const { pid } of await qemus()) process.kill(pid, 'SIGKILL')
       await until('all guests to be gone', async () => (await qemus()).length === 0)
       await rm(folder, { recursive: true, force: true })
@@ -240,7 +276,7 @@ export async function withLab(
   try {
     await work(lab)
   } catch (error) {
-    const processes = [lab.coordinator, ...options.hosts.map(lab.agent)]
+    const processes = [...lab.coordinators.values(), ...options.hosts.map(lab.agent)]
     for (const { log } of processes) console.log(await log())
     throw error
   } finally {
@@ -248,9 +284,9 @@ export async function withLab(
   }
 }
 
-function named<T>(things: ReadonlyMap<string, T>, host: string): T {
-  const thing = things.get(host)
-  if (thing === undefined) throw new Error(`the lab has no host ${host}`)
+function named<T>(things: ReadonlyMap<string, T>, name: string): T {
+  const thing = things.get(name)
+  if (thing === undefined) throw new Error(`the lab has no ${name}`)
   return thing
 }
 
@@ -331,8 +367,10 @@ function labProcess(name: string, words: readonly string[], folder: string): Lab
   return {
     pid: () => child?.pid ?? 0,
     start,
+    signal: (signal) => void child?.kill(signal),
     end: async (signal = 'SIGTERM') => {
       child?.kill(signal)
+      child?.kill('SIGCONT')
       await gone
     },
     log: () => readFile(file, 'utf8').catch(() => ''),

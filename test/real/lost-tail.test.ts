@@ -50,7 +50,7 @@ test('in the middle of a switchover: nobody starts a second copy, and ferry reco
     await cp(copy, store, { recursive: true })
     // The coordinator comes back without any memory: what it is told by the hosts has to be enough.
     await lab.coordinator.end('SIGKILL')
-    await rm(join(lab.folder, 'c1.watermark.json'), { force: true })
+    await rm(join(lab.folder, 'c1.watermark'), { force: true })
     await lab.startLog()
     lab.coordinator.start()
 

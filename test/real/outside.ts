@@ -44,6 +44,34 @@ export async function withMonitor<T>(folder: string, work: (qmp: Qmp) => Promise
   }
 }
 
+/** The pauses of one guest, as its QEMU tells them. Nobody else gets a word with the operator's monitor meanwhile. */
+export type Pauses = {
+  /** Resolves when the guest is paused for the first time. */
+  readonly first: Promise<void>
+  /** The lengths of those that ended here, in milliseconds by QEMU's clock. */
+  readonly ended: () => readonly number[]
+  readonly close: () => void
+}
+
+export async function watchPauses(folder: string): Promise<Pauses> {
+  const qmp = await connectQmp(join(folder, 'operator.qmp'), systemClock)
+  const lengths: number[] = []
+  let pausedAt: number | undefined
+  const first = new Promise<void>((resolve) => {
+    qmp.onEvent(({ event, at }) => {
+      if (event === 'STOP') {
+        pausedAt ??= at
+        resolve()
+      }
+      if (event === 'RESUME' && pausedAt !== undefined) {
+        lengths.push(at - pausedAt)
+        pausedAt = undefined
+      }
+    })
+  })
+  return { first, ended: () => lengths, close: qmp.close }
+}
+
 /** What QEMU says about sending the guest away. */
 export async function migrationStatusIn(folder: string): Promise<string | undefined> {
   const answer = await withMonitor(folder, (qmp) => qmp.execute('query-migrate'))
@@ -79,6 +107,12 @@ export async function readMemory(
       if (status === 'running') await qmp.execute('cont')
     }
   })
+}
+
+/** How many sweeps the guest has made: one place in its memory, for which it need not be stopped. */
+export async function readSweeps(folder: string): Promise<number> {
+  const counter = await withMonitor(folder, (qmp) => save(qmp, folder, COUNTER_AT, 4))
+  return counter.readUInt32LE(0)
 }
 
 async function save(qmp: Qmp, folder: string, val: number, size: number): Promise<Buffer> {

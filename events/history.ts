@@ -1,0 +1,38 @@
+import type { Entry } from './entry.ts'
+import { replay } from './fleet.ts'
+import type { Fleet } from './fleet.ts'
+import type { Log } from './log.ts'
+import { decisions, filters } from './subjects.ts'
+
+/**
+ * Everything that the log says about one guest, in its order: what it takes to fold that guest and nothing else. All
+ * its migrations are in it, because each decision names the one before; and all admissions, for the same reason, and
+ * all recoveries of the log, which may say where it belongs.
+ */
+export async function* historyOf(log: Log, vm: string): AsyncGenerator<Entry, void, undefined> {
+  // One moment for all subjects: without it a late answer could be missing beside a decision that came after it.
+  const upTo = await log.head()
+  const read = async (subject: string): Promise<Entry[]> => {
+    const entries: Entry[] = []
+    for await (const entry of log.read({ after: 0, subject }))
+      if (entry.position <= upTo) entries.push(entry)
+    return entries
+  }
+  const decided = await read(decisions(vm))
+  const migrations = new Set(decided.flatMap(migrationIn))
+  const rest = [
+    filters.ledger,
+    filters.commandsAbout(vm),
+    filters.factsAbout(vm),
+    filters.recovery,
+    ...[...migrations].map(filters.verdictsOn),
+  ]
+  const entries = [...decided, ...(await Promise.all(rest.map(read))).flat()]
+  yield* entries.toSorted((a, b) => a.position - b.position)
+}
+
+/** One guest as everybody sees it, for those who do not follow the whole log. */
+export const foldHistory = (log: Log, vm: string): Promise<Fleet> => replay(historyOf(log, vm))
+
+const migrationIn = ({ message }: Entry): string[] =>
+  message.is === 'event' && 'migration' in message.event ? [message.event.migration] : []

@@ -1,0 +1,114 @@
+import type { Chance } from './chance.ts'
+
+/** What may go wrong, as plain probabilities and rates. Zero is never. */
+export type Faults = {
+  /** A request to the log's server, or its answer, gets lost; one that takes longer than anybody waits. */
+  readonly lostRequest: number
+  readonly lostAnswer: number
+  readonly lateAnswer: number
+  /** What is followed comes late. */
+  readonly lateFollow: number
+  /** A command delivered twice, or again though its acknowledgement was sent. */
+  readonly repeatedDelivery: number
+  readonly lostAck: number
+  /** The server lets a guarded append through that it should have turned away, as clusters before 2.9.21 do. */
+  readonly leakyGuard: number
+  /** The server has forgotten that it stored this id before. */
+  readonly forgottenId: number
+  /** Junk, forged and repeated messages, for each second. */
+  readonly junkPerSecond: number
+  /** After a step of a process (an answer, a driver's call): it dies. */
+  readonly crash: number
+  /** For each second and machine or guest. */
+  readonly hostCrashPerSecond: number
+  readonly hypervisorCrashPerSecond: number
+  readonly logStopPerSecond: number
+  readonly freezePerSecond: number
+  readonly partitionPerSecond: number
+  /** A driver's call fails, hangs, or answers late; a guest's start fails for good. */
+  readonly driverFails: number
+  readonly driverHangs: number
+  readonly driverLate: number
+  readonly driverRefuses: number
+  /** For each piece of an image on its way. */
+  readonly streamCut: number
+  readonly streamStall: number
+  readonly streamFlip: number
+  /** How wrong clocks may be. */
+  readonly clockOffsetMs: number
+  readonly clockDrift: number
+  /** For each request of an operator: that a cancel, a repetition or a contradiction follows. */
+  readonly cancel: number
+  readonly repeatedRequest: number
+}
+
+export const noFaults: Faults = {
+  lostRequest: 0,
+  lostAnswer: 0,
+  lateAnswer: 0,
+  lateFollow: 0,
+  repeatedDelivery: 0,
+  lostAck: 0,
+  leakyGuard: 0,
+  forgottenId: 0,
+  junkPerSecond: 0,
+  crash: 0,
+  hostCrashPerSecond: 0,
+  hypervisorCrashPerSecond: 0,
+  logStopPerSecond: 0,
+  freezePerSecond: 0,
+  partitionPerSecond: 0,
+  driverFails: 0,
+  driverHangs: 0,
+  driverLate: 0,
+  driverRefuses: 0,
+  streamCut: 0,
+  streamStall: 0,
+  streamFlip: 0,
+  clockOffsetMs: 0,
+  clockDrift: 0,
+  cancel: 0,
+  repeatedRequest: 0,
+}
+
+/** The most of each. */
+const worst: Faults = {
+  lostRequest: 0.03,
+  lostAnswer: 0.03,
+  lateAnswer: 0.03,
+  lateFollow: 0.1,
+  repeatedDelivery: 0.2,
+  lostAck: 0.2,
+  leakyGuard: 0.5,
+  forgottenId: 0.3,
+  junkPerSecond: 2,
+  crash: 0.004,
+  hostCrashPerSecond: 0.01,
+  hypervisorCrashPerSecond: 0.01,
+  logStopPerSecond: 0.03,
+  freezePerSecond: 0.03,
+  partitionPerSecond: 0.05,
+  driverFails: 0.03,
+  driverHangs: 0.02,
+  driverLate: 0.1,
+  driverRefuses: 0.03,
+  streamCut: 0.03,
+  streamStall: 0.02,
+  streamFlip: 0.01,
+  clockOffsetMs: 300_000,
+  clockDrift: 0.01,
+  cancel: 0.3,
+  repeatedRequest: 0.3,
+}
+
+/** Each run leaves some faults out and takes more or less of the others: all at once would hide what few can do. */
+export const faultNames = Object.keys(worst) as (keyof Faults)[]
+
+export function drawFaults(chance: Chance): Faults {
+  const drawn: Record<keyof Faults, number> = { ...noFaults }
+  for (const name of faultNames)
+    drawn[name] = chance.happens(0.5) ? worst[name] * chance.pick([0.1, 0.3, 1]) : 0
+  return drawn
+}
+
+export const without = (faults: Faults, name: keyof Faults): Faults => ({ ...faults, [name]: 0 })

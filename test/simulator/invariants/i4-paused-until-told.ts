@@ -1,0 +1,35 @@
+import type { SimulatedGuest } from '@ferry/host-agent/drivers/simulated/guest'
+import type { MakeChecker } from '../checker.ts'
+import { Violation } from '../violation.ts'
+import { firstVerdict, lastPerformOn } from './last-perform.ts'
+
+/** I4: once its image is complete, a source resumes only on Cancelled or a recorded fence; a target that has not got all of it never starts. */
+export const i4: MakeChecker = ({ machines, server, fleet }) => {
+  const sent = new WeakSet<SimulatedGuest>()
+  const mayResume = (host: string, vm: string): boolean => {
+    const perform = lastPerformOn(server, host, vm)
+    if (perform === undefined) return false
+    const { migration, attempt, data } = perform
+    if (firstVerdict(server, { target: data.target, migration, attempt }) === 'Cancelled')
+      return true
+    const known = fleet.guests.get(vm)?.migration
+    return known?.id === migration && known.attempt.fence !== undefined
+  }
+  return {
+    onEffect: ({ call, host, vm, guest }) => {
+      if (call === 'resume' && guest?.state === 'sent' && !mayResume(host, vm))
+        throw new Violation('I4', `${host} resumes ${vm} without Cancelled and without a fence`)
+      if (call === 'activate' && guest?.state === 'receiving')
+        throw new Violation('I4', `${host} starts ${vm} before its image is complete`)
+    },
+    afterStep: () => {
+      for (const { host, world } of machines.values())
+        for (const guest of world.guests.values()) {
+          const { vm, state } = guest
+          if (state === 'sent') sent.add(guest)
+          else if (sent.delete(guest) && state === 'running' && !mayResume(host, vm))
+            throw new Violation('I4', `${vm} runs on ${host} again, though all of it was sent`)
+        }
+    },
+  }
+}

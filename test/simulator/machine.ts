@@ -1,0 +1,112 @@
+import { CopyFailed, NeverStarted } from '@ferry/host-agent/driver'
+import type { Driver } from '@ferry/host-agent/driver'
+import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
+import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
+import { setState } from '@ferry/host-agent/drivers/simulated/guest'
+import type { SimulatedGuest } from '@ferry/host-agent/drivers/simulated/guest'
+import type { HostKey } from '@ferry/host-agent/keys'
+import type { Chance } from './chance.ts'
+import type { Faults } from './faults.ts'
+import type { Life } from './life.ts'
+import { never } from './life.ts'
+
+/** A host in the simulated world: its guests outlive its agent, and not the machine. */
+export type Machine = {
+  readonly host: string
+  readonly world: SimulatedHost
+  readonly key: HostKey
+  /** Guests whose hypervisor has been given a part of an image. */
+  readonly fed: Set<string>
+}
+
+/** What an agent does to a guest: told right before it takes effect. */
+export type Effect = {
+  readonly host: string
+  readonly vm: string
+  readonly call: 'start' | 'prepare' | 'activate' | 'release' | 'resume' | 'clear'
+  readonly guest: SimulatedGuest | undefined
+}
+
+const LONGEST_HANG_MS = 40_000
+
+/** The simulated driver in one life of an agent, with everything that can go wrong between an agent and a hypervisor. */
+export function driverOn(
+  machine: Machine,
+  edges: {
+    readonly life: Life
+    readonly chance: Chance
+    readonly faults: () => Faults
+    readonly effect: (effect: Effect) => void
+  },
+): Driver {
+  const { host, world, fed } = machine
+  const { life, chance, faults, effect } = edges
+  const driver = simulatedDriver(world, life.clock)
+
+  const called = async <T>(act: () => Promise<T>): Promise<T> => {
+    if (life.isDead()) return never()
+    const { driverFails, driverHangs, driverLate } = faults()
+    if (chance.happens(driverLate)) await life.clock.sleep(chance.between(1, 2000))
+    if (chance.happens(driverHangs)) await life.clock.sleep(chance.between(2000, LONGEST_HANG_MS))
+    if (chance.happens(driverFails)) throw new Error('no space left on device')
+    const answer = await life.heard(act())
+    // A hypervisor may do what it was told and then fail to say so.
+    if (chance.happens(driverFails)) throw new Error('the monitor hung up')
+    life.step()
+    return life.heard(Promise.resolve(answer))
+  }
+  const does = <T>(call: Effect['call'], vm: string, act: () => Promise<T>) =>
+    called(() => {
+      effect({ host, vm, call, guest: world.guests.get(vm) })
+      return act()
+    })
+  const refuses = () => chance.happens(faults().driverRefuses)
+  const refusal = { type: 'HypervisorFailed', message: 'it does not want to' } as const
+
+  return {
+    ...driver,
+    inspect: () => called(driver.inspect),
+    start: (vm) =>
+      refuses() ? called(async () => ({ refusal })) : does('start', vm, () => driver.start(vm)),
+    begin: (vm) => (refuses() ? called(async () => ({ refusal })) : called(() => driver.begin(vm))),
+    prepare: (landing) =>
+      refuses()
+        ? called(async () => refusal)
+        : does('prepare', landing.vm, () => driver.prepare(landing)),
+    perform: (vm, order) =>
+      called(() => {
+        if (refuses()) throw new CopyFailed(refusal)
+        return driver.perform(vm, order)
+      }),
+    receive: (vm, order) =>
+      called(() =>
+        driver.receive(vm, {
+          ...order,
+          fill: (hypervisor) => {
+            fed.add(vm)
+            return order.fill(hypervisor)
+          },
+        }),
+      ),
+    activate: (vm) =>
+      does('activate', vm, () => {
+        if (refuses() && world.guests.get(vm)?.state !== 'running') throw new NeverStarted(refusal)
+        return driver.activate(vm)
+      }),
+    release: (vm) => does('release', vm, () => driver.release(vm)),
+    resume: (vm) => does('resume', vm, () => driver.resume(vm)),
+    clear: (vm) => does('clear', vm, () => driver.clear(vm)),
+  }
+}
+
+/**
+ * What a hypervisor does when the agent that moved its guest is gone: a source that was not done runs on, a target that
+ * had a part of the image ends (`qemu.md`).
+ */
+export function agentGone({ world, fed }: Machine, life: Life): void {
+  for (const guest of world.guests.values()) {
+    if (guest.state === 'paused') setState(guest, 'running', life.clock)
+    if (guest.state === 'receiving' && fed.has(guest.vm)) world.guests.delete(guest.vm)
+  }
+  fed.clear()
+}

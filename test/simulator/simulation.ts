@@ -1,0 +1,358 @@
+import { createHash } from 'node:crypto'
+import { verbsOf } from '@ferry/coordinator/api'
+import { coordinate, defaultSettleMs } from '@ferry/coordinator/coordinate'
+import type { Coordinator } from '@ferry/coordinator/coordinate'
+import { defaultRules } from '@ferry/coordinator/decide/world'
+import { defaultLease } from '@ferry/coordinator/lease'
+import type { Entry } from '@ferry/events/entry'
+import * as fleets from '@ferry/events/fleet'
+import { isEnded } from '@ferry/events/phases'
+import type { Snapshots } from '@ferry/events/snapshots'
+import type { Say } from '@ferry/events/say'
+import { memoryWatermark } from '@ferry/events/watermark'
+import type { Watermark } from '@ferry/events/watermark'
+import { runAgent } from '@ferry/host-agent/agent'
+import { chances as makeChances } from './chance.ts'
+import type { Checker, Witnessed } from './checker.ts'
+import { noFaults } from './faults.ts'
+import type { Faults } from './faults.ts'
+import { invariants } from './invariants/all.ts'
+import { simulatedKey } from './keys.ts'
+import { live } from './life.ts'
+import type { Life } from './life.ts'
+import { logClient, registersClient } from './log-client.ts'
+import { logServer } from './log-server.ts'
+import { agentGone, driverOn } from './machine.ts'
+import type { Machine } from './machine.ts'
+import { LOG, network as makeNetwork } from './network.ts'
+import { strangeMessage } from './strangers.ts'
+import { simulatedTime } from './time.ts'
+import { Violation } from './violation.ts'
+import { wireOf } from './wire.ts'
+import type { Ether } from './wire.ts'
+
+/** What one run is made of. The same plan gives the same log, byte for byte. */
+export type Plan = {
+  readonly seed: number
+  readonly faults: Faults
+  readonly hosts: number
+  readonly guests: number
+  readonly coordinators: number
+  /** How long faults last, in simulated seconds. */
+  readonly faultySeconds: number
+}
+
+export type Outcome = {
+  readonly hash: string
+  readonly migrations: number
+  readonly completed: number
+  readonly inDoubt: number
+  readonly events: number
+  readonly simulatedSeconds: number
+  readonly violation?: Violation
+  readonly entries: readonly Entry[]
+}
+
+/** In the calm, everything has so long to end: the longest limits of a migration, one after another. */
+const CALM_MS = 30 * 60_000
+const MEMORY_MIB = 1
+/** So often a guest is asked to move, in milliseconds. */
+const ASK_EVERY_MS = 350
+
+export async function simulate(plan: Plan): Promise<Outcome> {
+  const chances = makeChances(plan.seed)
+  const time = simulatedTime()
+  let isCalm = false
+  const faults = () => (isCalm ? noFaults : plan.faults)
+  const network = makeNetwork(time, chances('latency'))
+  const server = logServer(time, chances('server'), faults)
+  const ether: Ether = { time, network, chances, faults, listeners: new Map() }
+
+  const fleet = fleets.emptyFleet()
+  const hurt = new Set<string>()
+  const junk = new Set<number>()
+  const secrets: Uint8Array[] = []
+  const machines = new Map<string, Machine>()
+  const lives = new Map<string, Life>()
+  const coordinators = new Map<string, Coordinator>()
+  const found: { violation?: Violation } = {}
+  const broken = (error: unknown) => {
+    found.violation ??=
+      error instanceof Violation
+        ? error
+        : new Violation('a bug', String((error as Error).stack ?? error))
+  }
+
+  const witnessed: Witnessed = {
+    machines,
+    server,
+    fleet,
+    hurt,
+    junk,
+    secrets,
+    coordinators: () => [...coordinators.values()],
+  }
+  const checkers: Checker[] = invariants.map((make) => make(witnessed))
+  const checked = (look: (checker: Checker) => void) => {
+    try {
+      for (const checker of checkers) look(checker)
+    } catch (error) {
+      broken(error)
+    }
+  }
+  let isJunk = false
+  server.onStored((entry) => {
+    if (isJunk) junk.add(entry.position)
+    const ruling = fleets.follow(fleet, entry)
+    checked((checker) => checker.onEntry?.(entry, ruling))
+  })
+
+  /** A process that was never written to fail so is a bug. */
+  const say: Say = {
+    debug: () => {},
+    info: () => {},
+    warn: () => {},
+    error: (fields: unknown) => {
+      const error = (fields as { err?: unknown }).err
+      if (error instanceof TypeError || error instanceof RangeError) broken(error)
+    },
+  }
+  const restarts = chances('restarts')
+  const begin = (node: string, run: (life: Life) => Promise<void>) => {
+    const { clockOffsetMs, clockDrift } = plan.faults
+    const wrong = chances(`clock of ${node}`)
+    const crashes = chances(`crashes of ${node}`)
+    const life = live({
+      node,
+      time,
+      wrong: {
+        offsetMs: wrong.between(-clockOffsetMs, clockOffsetMs),
+        drift: 1 + wrong.between(-clockDrift, clockDrift),
+      },
+      mayCrash: () => crashes.happens(faults().crash),
+    })
+    lives.set(node, life)
+    life.onDeath(() => time.after(restarts.between(300, 8000), () => begin(node, run)))
+    run(life).then(
+      () => broken(new Error(`${node} has ended by itself`)),
+      (error: unknown) => {
+        // An edge that failed for too long may end a process: its operator's supervisor starts it again.
+        if (error instanceof TypeError) broken(error)
+        life.die()
+      },
+    )
+  }
+
+  /** Outlives the process, as a disk does. */
+  const disks = new Map<string, Watermark>()
+  const watermarkOf = ({ node }: Life) => {
+    const disk = disks.get(node) ?? memoryWatermark()
+    disks.set(node, disk)
+    return disk
+  }
+  const clientOf = (life: Life) => ({ life, server, network, time, chances, faults })
+  const coordinator = (life: Life) =>
+    coordinate({
+      name: life.node,
+      log: logClient(clientOf(life)),
+      leases: registersClient(clientOf(life), 'leases'),
+      heartbeats: registersClient(clientOf(life), 'heartbeats'),
+      snapshots: noSnapshots,
+      snapshotEvery: Number.MAX_SAFE_INTEGER,
+      clock: life.clock,
+      rules: defaultRules,
+      lease: defaultLease,
+      watermark: watermarkOf(life),
+      settleMs: defaultSettleMs,
+      say,
+      signal: new AbortController().signal,
+    }).then((running) => {
+      coordinators.set(life.node, running)
+      life.onDeath(() => coordinators.delete(life.node))
+      return running.ended
+    })
+  const agent = (machine: Machine) => (life: Life) => {
+    const { host } = machine
+    const chance = chances(`driver on ${host}`)
+    life.onDeath(() => agentGone(machine, life))
+    return runAgent({
+      host,
+      log: logClient(clientOf(life)),
+      heartbeats: registersClient(clientOf(life), 'heartbeats'),
+      clock: life.clock,
+      say,
+      driver: driverOn(machine, {
+        life,
+        chance,
+        faults,
+        effect: (effect) => checked((checker) => checker.onEffect?.(effect)),
+      }),
+      key: machine.key,
+      watermark: watermarkOf(life),
+      wire: wireOf(ether, life),
+      transfers: { listen: { host, port: 7000 } },
+      random: (count) => {
+        const bytes = chances(`keys of ${host}`).bytes(count)
+        if (count === 32) secrets.push(bytes)
+        return bytes
+      },
+      signal: new AbortController().signal,
+    })
+  }
+
+  const vmNames = Array.from({ length: plan.guests }, (_, nth) => `vm${nth + 1}`)
+  const hostNames = Array.from({ length: plan.hosts }, (_, nth) => `h${nth + 1}`)
+  const pages = chances('guests')
+  for (const host of hostNames) {
+    const definitionOf = async () => ({ memoryMiB: MEMORY_MIB, pagesPerSecond: pages.whole(400) })
+    const world = {
+      guests: new Map(),
+      memoryBytes: plan.guests * MEMORY_MIB * 1024 ** 2,
+      definitionOf,
+    }
+    const machine = { host, world, key: simulatedKey(host), fed: new Set<string>() }
+    machines.set(host, machine)
+    begin(host, agent(machine))
+  }
+  for (let nth = 1; nth <= plan.coordinators; nth++) begin(`c${nth}`, coordinator)
+
+  const operator = chances('operator')
+  let asked = 0
+  /** Asks any coordinator, as the request API does; an answer that nobody waits for is not missed. */
+  const request = (verb: string, body: object) => {
+    const able = [...coordinators.values()]
+    if (able.length === 0) return
+    const verbs = verbsOf(operator.pick(able))
+    verbs[verb]?.answer(body).catch((error: unknown) => {
+      if (error instanceof TypeError) broken(error)
+    })
+  }
+  /** Switches a machine off: what ran on it is gone. */
+  const switchOff = ({ host, world }: Machine) => {
+    for (const vm of world.guests.keys()) hurt.add(vm)
+    world.guests.clear()
+    lives.get(host)?.die()
+  }
+  const answerDoubts = () => {
+    for (const { id, phase, attempt } of fleets.underWay(fleet)) {
+      const machine = machines.get(attempt.slot?.target ?? '')
+      if (phase !== 'inDoubt' || machine === undefined || !operator.happens(0.2)) continue
+      switchOff(machine)
+      request('resolve', { migration: id, fenced: machine.host, by: 'operator', insist: true })
+    }
+  }
+  const operate = () => {
+    answerDoubts()
+    if (isCalm) return
+    time.after(operator.between(0, 2 * ASK_EVERY_MS), operate)
+    const vm = operator.pick(vmNames)
+    const known = fleet.guests.get(vm)
+    const by = 'operator'
+    if (Object.keys(known?.seenOn ?? {}).length === 0) {
+      request('start', { request: `start-${asked++}`, vm, host: operator.pick(hostNames), by })
+      return
+    }
+    const id = `m${asked++}`
+    const policy = {
+      timeoutMs: operator.pick([5000, 30_000, 600_000]),
+      attempts: 1 + operator.whole(3),
+      downtimeMs: operator.pick([0, 50, 300]),
+    }
+    const target = operator.happens(0.5) ? { target: operator.pick(hostNames) } : {}
+    const body = { request: id, vm, policy, by, ...target }
+    request('migrate', body)
+    if (operator.happens(faults().repeatedRequest))
+      time.after(operator.between(0, 3000), () => request('migrate', body))
+    if (operator.happens(faults().cancel))
+      time.after(operator.between(0, 3000), () => request('cancel', { migration: id, by }))
+  }
+
+  const weather = chances('weather')
+  const nodes = () => [...lives.keys()]
+  const storm = () => {
+    if (isCalm) return
+    time.after(100, storm)
+    const often = (perSecond: number) => weather.happens(perSecond / 10)
+    const now = faults()
+    if (often(now.logStopPerSecond)) server.stop(weather.between(100, 5000))
+    if (often(now.freezePerSecond * lives.size))
+      lives.get(weather.pick(nodes()))?.freeze(weather.between(100, 10_000))
+    if (often(now.partitionPerSecond * lives.size)) {
+      const [one, other] = [weather.pick(nodes()), weather.pick([LOG, ...hostNames])]
+      const ms = weather.between(100, 20_000)
+      if (weather.happens(0.7)) network.block(one, other, ms)
+      if (weather.happens(0.7)) network.block(other, one, ms)
+    }
+    for (const machine of machines.values()) {
+      const { world } = machine
+      if (often(now.hostCrashPerSecond)) {
+        switchOff(machine)
+      }
+      for (const vm of world.guests.keys())
+        if (often(now.hypervisorCrashPerSecond)) {
+          hurt.add(vm)
+          world.guests.delete(vm)
+        }
+    }
+    if (often(now.junkPerSecond)) {
+      const strange = strangeMessage(server, weather)
+      isJunk = true
+      if (strange !== undefined) server.append(strange)
+      isJunk = false
+    }
+  }
+
+  const begunAt = time.now()
+  const faultyUntil = begunAt + plan.faultySeconds * 1000
+  time.after(1000, operate)
+  time.after(1000, storm)
+  const hasEnded = () =>
+    [...fleet.guests.values()].every(
+      ({ migration, start }) =>
+        start === undefined &&
+        (migration === undefined || isEnded(migration.phase) || migration.phase === 'inDoubt'),
+    )
+  let settledAt: number | undefined
+  while (found.violation === undefined && (await time.step())) {
+    checked((checker) => checker.afterStep?.())
+    if (!isCalm && time.now() >= faultyUntil) {
+      isCalm = true
+      network.heal()
+    }
+    if (!isCalm) continue
+    settledAt = hasEnded() ? (settledAt ?? time.now()) : undefined
+    const isQuiet = settledAt !== undefined && time.now() - settledAt > QUIET_MS
+    if (isQuiet || time.now() - faultyUntil > CALM_MS) break
+  }
+  if (found.violation === undefined)
+    for (const { atEnd } of checkers) await Promise.resolve(atEnd?.()).catch(broken)
+  for (const life of lives.values()) life.die()
+
+  const hash = createHash('sha256')
+  for (const { position, storedAt, subject } of server.entries)
+    hash.update(`${position} ${storedAt} ${subject} ${server.bodies[position - 1]}\n`)
+  const all = [...fleet.guests.values()]
+    .flatMap(({ migration }) => migration ?? [])
+    .concat([...fleet.past.values()])
+  return {
+    hash: hash.digest('hex'),
+    migrations: all.length,
+    completed: all.filter(({ phase }) => phase === 'completed').length,
+    inDoubt: all.filter(({ phase }) => phase === 'inDoubt').length,
+    events: server.entries.length,
+    simulatedSeconds: (time.now() - begunAt) / 1000,
+    ...found,
+    entries: server.entries,
+  }
+}
+
+/** They are hashed and packed by threads of their own, whose order no seed decides; `test/coordinator/snapshots` has them. */
+const noSnapshots: Snapshots = {
+  fold: 'simulated',
+  list: async () => [],
+  read: () => Promise.reject(new Error('there is none')),
+  write: () => Promise.reject(new Error('there is no room')),
+}
+
+/** When nothing is under way for so long, nothing comes any more: longer than a freeze, a hang or a repeated question. */
+const QUIET_MS = 60_000
