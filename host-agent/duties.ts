@@ -2,7 +2,6 @@ import type { Event, EventOf } from '@ferry/schemas/event'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import { LogUnavailable, contest } from '@ferry/events/log'
 import type { Log } from '@ferry/events/log'
-import type { Entry } from '@ferry/events/entry'
 import type { CommandName, FactName } from '@ferry/events/phases'
 import { commands, facts } from '@ferry/events/subjects'
 import { verdictOn } from '@ferry/events/verdict'
@@ -321,12 +320,10 @@ async function awaited(
 ): Promise<Arrival | undefined> {
   const { vm, data } = command
   const { transfer } = data
-  const [order, answer] = await Promise.all([
-    log.last(commands(host, vm, 'Prepare')),
-    log.last(facts(host, vm, 'TargetPrepared')),
+  const [prepare, prepared] = await Promise.all([
+    said(log, commands(host, vm, 'Prepare'), 'Prepare', command),
+    said(log, facts(host, vm, 'TargetPrepared'), 'TargetPrepared', command),
   ])
-  const prepare = eventIn(order, 'Prepare', command)
-  const prepared = eventIn(answer, 'TargetPrepared', command)
   if (prepare === undefined || prepared?.data.transfer !== transfer) return undefined
   const { sealedKey, transferVersion: version, expiresAt } = prepared.data
   const secret = key.open(sealedKey, prepare.data.sourceKey)
@@ -340,19 +337,29 @@ async function awaited(
   return arrival
 }
 
-/** The event of that name about the same attempt, if the entry is one. */
-function eventIn<Name extends CommandName | FactName>(
-  entry: Entry | undefined,
+/**
+ * What was said on a subject about this attempt, for the first time. It stands behind the attempt's slot, and whatever
+ * else stands there (strangers' junk, I9) is passed over.
+ */
+async function said<Name extends CommandName | FactName>(
+  log: Log,
+  subject: string,
   name: Name,
-  { migration, attempt }: Command,
-): EventOf<Name> | undefined {
-  const event = entry?.message.is === 'event' ? entry.message.event : undefined
-  return event !== undefined &&
-    isNamed(event, name) &&
-    event.migration === migration &&
-    event.attempt === attempt
-    ? event
-    : undefined
+  { migration, attempt, data }: Command,
+): Promise<EventOf<Name> | undefined> {
+  for (let seen = data.admission; ;) {
+    const entry = await log.next(subject, seen)
+    if (entry === undefined) return undefined
+    const event = entry.message.is === 'event' ? entry.message.event : undefined
+    if (
+      event !== undefined &&
+      isNamed(event, name) &&
+      event.migration === migration &&
+      event.attempt === attempt
+    )
+      return event
+    seen = entry.position
+  }
 }
 
 const isNamed = <Name extends CommandName | FactName>(
@@ -410,8 +417,8 @@ async function confirm(
   { log, driver, voice, say }: Hands,
 ): Promise<Fact | undefined> {
   const { vm, migration, attempt, data } = command
-  const word = await log.last(facts(data.target, vm, 'TargetRunning'))
-  if (eventIn(word, 'TargetRunning', command) === undefined) {
+  const running = facts(data.target, vm, 'TargetRunning')
+  if ((await said(log, running, 'TargetRunning', command)) === undefined) {
     say.error(
       { migration, attempt },
       'told to release a guest that does not run on the target: refused',

@@ -6,7 +6,7 @@ import { isCommand } from '@ferry/events/migration'
 import { carryOut } from './duties.ts'
 import type { Hands } from './duties.ts'
 import type { Journal } from './journal.ts'
-import type { Command } from './voice.ts'
+import type { Command, Fact } from './voice.ts'
 
 /**
  * The command loop: a command is delivered until it has been answered in the log. Of each guest one command is carried
@@ -24,6 +24,7 @@ export async function serve(
 ): Promise<void> {
   const { host, log, say } = hands
   const works = new Map<string, Work>()
+  const desk: Desk = { hands, journal, works, starts: new Map(), signal }
 
   const durable = `agent-${token(host)}`
   const subject = filters.commandsFor(host)
@@ -40,9 +41,9 @@ export async function serve(
     } else if (position < recoveredAt) {
       delivery.done()
     } else if (message.event.type === 'Start') {
-      void start(message.event, delivery, hands, journal)
+      void start(message.event, delivery, desk)
     } else if (isCommand(message.event)) {
-      receive(message.event, delivery, { hands, journal, works, signal })
+      receive(message.event, delivery, desk)
     } else delivery.done()
   }
   for (const { stop } of works.values()) stop.abort(new Stopped())
@@ -72,6 +73,8 @@ type Desk = {
   readonly hands: Hands
   readonly journal: Journal
   readonly works: Map<string, Work>
+  /** By the id of a start that is being carried out: its deliveries. */
+  readonly starts: Map<string, Delivery[]>
   readonly signal: AbortSignal
 }
 
@@ -114,9 +117,10 @@ async function carryOutOnce(
   command: Command,
   deliveries: readonly Delivery[],
   signal: AbortSignal,
-  { hands, journal }: Desk,
+  desk: Desk,
 ): Promise<void> {
-  const { log, clock, say } = hands
+  const { hands, journal } = desk
+  const { clock, say } = hands
   const { vm, migration, attempt, type } = command
   const about = { vm, migration, attempt, type }
   const busy = new AbortController()
@@ -128,16 +132,7 @@ async function carryOutOnce(
       return deliveries.forEach(({ done }) => done())
     say.info(about, 'carrying out')
     const fact = await carryOut(command, hands, signal)
-    if (fact !== undefined) {
-      await hands.remembered()
-      const { position } = await log.append(fact, { patienceMs: ANSWER_MS })
-      journal.note({
-        position,
-        storedAt: clock.now(),
-        subject: '',
-        message: { is: 'event', event: fact },
-      })
-    }
+    if (fact !== undefined) await answered(fact, desk)
     const ms = Math.round(clock.elapsed() - began)
     say.info({ ...about, answer: fact?.type, ms }, 'answered')
     deliveries.forEach(({ done }) => done())
@@ -164,41 +159,62 @@ async function keepSaying(word: () => void, { clock }: Hands, signal: AbortSigna
   }
 }
 
-/** Ordered to start a guest: once, whatever happens to it afterwards. */
-async function start(
-  command: EventOf<'Start'>,
-  delivery: Delivery,
-  { host, driver, log, clock, say, remembered }: Hands,
-  journal: Journal,
-): Promise<void> {
-  const { vm, data, id } = command
+/** Ordered to start a guest: once, however often it is delivered, and whatever happens to the guest afterwards. */
+async function start(command: EventOf<'Start'>, delivery: Delivery, desk: Desk): Promise<void> {
+  const { hands, journal, starts } = desk
+  const { vm, data } = command
   if (journal.hasStarted(data.start)) return delivery.done()
+  const present = starts.get(data.start)
+  // A second call that came late would start a guest that has been moved away meanwhile (I1).
+  if (present !== undefined) return void present.push(delivery)
+  const deliveries = [delivery]
+  starts.set(data.start, deliveries)
+  const busy = new AbortController()
+  void keepSaying(() => deliveries.forEach(({ working }) => working()), hands, busy.signal)
   try {
-    const answer = await driver.start(vm)
-    const envelope = { writer: { host }, time: timestamp(clock.now()), vm, causationid: id }
-    const event: EventOf<'GuestStarted' | 'StartRefused'> =
-      'refusal' in answer
-        ? {
-            ...envelope,
-            id: `${data.start}.StartRefused`,
-            type: 'StartRefused',
-            data: { start: data.start, refusal: answer.refusal },
-          }
-        : {
-            ...envelope,
-            id: `${data.start}.GuestStarted`,
-            type: 'GuestStarted',
-            data: { start: data.start, needs: answer.needs },
-          }
-    await remembered()
-    const { position } = await log.append(event, { patienceMs: ANSWER_MS })
-    journal.note({ position, storedAt: clock.now(), subject: '', message: { is: 'event', event } })
-    say.info({ vm, answer: event.type }, 'started')
-    delivery.done()
+    const event = await started(command, hands)
+    await answered(event, desk)
+    hands.say.info({ vm, answer: event.type }, 'started')
+    deliveries.forEach(({ done }) => done())
   } catch (error) {
-    say.error({ vm, err: error }, 'could not be started; it will be tried again')
-    delivery.again(AGAIN_MS)
+    hands.say.error({ vm, err: error }, 'could not be started; it will be tried again')
+    deliveries.forEach(({ again }) => again(AGAIN_MS))
+  } finally {
+    busy.abort()
+    starts.delete(data.start)
   }
+}
+
+async function started(
+  { vm, data, id }: EventOf<'Start'>,
+  { host, driver, clock }: Hands,
+): Promise<EventOf<'GuestStarted' | 'StartRefused'>> {
+  const answer = await driver.start(vm)
+  const envelope = { writer: { host }, time: timestamp(clock.now()), vm, causationid: id }
+  return 'refusal' in answer
+    ? {
+        ...envelope,
+        id: `${data.start}.StartRefused`,
+        type: 'StartRefused',
+        data: { start: data.start, refusal: answer.refusal },
+      }
+    : {
+        ...envelope,
+        id: `${data.start}.GuestStarted`,
+        type: 'GuestStarted',
+        data: { start: data.start, needs: answer.needs },
+      }
+}
+
+/** Puts an answer into the log, and remembers that it stands there. */
+async function answered(
+  event: Fact | EventOf<'GuestStarted' | 'StartRefused'>,
+  { hands, journal }: Desk,
+): Promise<void> {
+  await hands.remembered()
+  const { position } = await hands.log.append(event, { patienceMs: ANSWER_MS })
+  const message = { is: 'event', event } as const
+  journal.note({ position, storedAt: hands.clock.now(), subject: '', message })
 }
 
 const isSame = (one: Command, other: Command): boolean =>

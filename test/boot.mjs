@@ -1,4 +1,4 @@
-// From a bare machine to a running program: `node test/boot.mjs demo|test|bench|chaos [...]`.
+// From a bare machine to a running program: `node test/boot.mjs demo|test|sim|chaos|bench|chaos [...]`.
 // Plain JavaScript without dependencies, because nothing is installed yet when it starts.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -14,6 +14,7 @@ const qemuImg = { command: 'qemu-img', package: 'qemu-utils' }
 const programs = {
   demo: { file: 'test/demo/demo.ts', needs: [natsServer, qemu, qemuImg] },
   test: { file: 'test/run.ts', needs: [natsServer, qemu, qemuImg] },
+  sim: { file: 'test/simulator/sim.ts', needs: [] },
   bench: { file: 'test/bench/bench.ts', needs: [natsServer, qemu, qemuImg] },
   chaos: { file: 'test/real/chaos/chaos.ts', needs: [natsServer, qemu, qemuImg] },
 }

@@ -1,5 +1,7 @@
 import { CopyFailed } from '@ferry/host-agent/driver'
 import type { Driver } from '@ferry/host-agent/driver'
+import { encode } from '@ferry/schemas/cloud-event'
+import { commands } from '@ferry/events/subjects'
 import { targetOf } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
 import type { PhaseName } from '@ferry/events/phases'
@@ -176,6 +178,31 @@ test('an agent that was restarted answers a repeated command with its first answ
     await fleet.cancel('m1')
     assert.is((await fleet.ended('m1')).phase, 'abandoned')
     assert.equal(places(fleet), ['rack1 running'])
+  })
+})
+
+test('ordered twice to start a guest while it is starting, a host starts it once (I1)', async () => {
+  let [started, isOrderedTwice] = [0, false]
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    start: async (vm) => {
+      started += 1
+      await until('the order to be there twice', () => isOrderedTwice)
+      return driver.start(vm)
+    },
+  })
+  await withFleet(two, { drivers }, async (fleet) => {
+    const starting = fleet.start('web1', 'rack1')
+    await until('the guest to be starting', () => started > 0)
+    const order = await fleet.log.last(commands('rack1', 'web1', 'Start'))
+    assert.ok(order?.message.is === 'event')
+    fleet.log.inject(order.subject, encode(order.message.event))
+    isOrderedTwice = true
+    await starting
+    await fleet.migrate({ request: 'm1', vm: 'web1' })
+    await fleet.ended('m1')
+    assert.is(started, 1)
+    assert.equal(places(fleet), ['rack2 running'])
   })
 })
 

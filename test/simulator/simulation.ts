@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
 import { verbsOf } from '@ferry/coordinator/api'
 import { coordinate, defaultSettleMs } from '@ferry/coordinator/coordinate'
 import type { Coordinator } from '@ferry/coordinator/coordinate'
@@ -165,7 +166,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       watermark: watermarkOf(life),
       settleMs: defaultSettleMs,
       say,
-      signal: new AbortController().signal,
+      signal: forever(),
     }).then((running) => {
       coordinators.set(life.node, running)
       life.onDeath(() => coordinators.delete(life.node))
@@ -196,7 +197,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
         if (count === 32) secrets.push(bytes)
         return bytes
       },
-      signal: new AbortController().signal,
+      signal: forever(),
     })
   }
 
@@ -344,6 +345,13 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     ...found,
     entries: server.entries,
   }
+}
+
+/** The signal of a process that nobody ends in good order. */
+function forever(): AbortSignal {
+  const { signal } = new AbortController()
+  setMaxListeners(0, signal)
+  return signal
 }
 
 /** They are hashed and packed by threads of their own, whose order no seed decides; `test/coordinator/snapshots` has them. */

@@ -1,10 +1,9 @@
-import { facts } from '@ferry/events/subjects'
 import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
-import { lastPerformOn } from './last-perform.ts'
+import { lastPerformOn, runs } from './last-perform.ts'
 
-/** I2: a guest is never lost, and its source's copy is released only behind TargetRunning. */
-export const i2: MakeChecker = ({ machines, hurt, server }) => {
+/** I2: a guest is never lost, and its source's copy is released only behind TargetRunning, or as a stale copy behind a fence. */
+export const i2: MakeChecker = ({ machines, hurt, server, fleet }) => {
   const known = new Set<string>()
   return {
     afterStep: () => {
@@ -21,14 +20,8 @@ export const i2: MakeChecker = ({ machines, hurt, server }) => {
     onEffect: ({ call, host, vm, guest }) => {
       if (call !== 'release' || guest === undefined) return
       const perform = lastPerformOn(server, host, vm)
-      const running = perform && server.last(facts(perform.data.target, vm, 'TargetRunning'))
-      const word = running?.message.is === 'event' ? running.message.event : undefined
-      if (
-        word === undefined ||
-        !('migration' in word) ||
-        word.migration !== perform?.migration ||
-        word.attempt !== perform.attempt
-      )
+      const isFenced = fleet.guests.get(vm)?.stale[host] !== undefined
+      if (!isFenced && (perform === undefined || !runs(server, perform)))
         throw new Violation('I2', `${host} releases ${vm} without TargetRunning`)
     },
   }

@@ -1,5 +1,5 @@
-import type { EventOf } from '@ferry/schemas/event'
-import { commands, verdicts } from '@ferry/events/subjects'
+import type { Event, EventOf } from '@ferry/schemas/event'
+import { commands, facts, verdicts } from '@ferry/events/subjects'
 import type { LogServer } from '../log-server.ts'
 
 /** The attempt in which a host was last asked to send a guest away: the one that its copy is bound by. */
@@ -8,10 +8,25 @@ export function lastPerformOn(
   host: string,
   vm: string,
 ): EventOf<'Perform'> | undefined {
-  const entry = server.last(commands(host, vm, 'Perform'))
-  const event = entry?.message.is === 'event' ? entry.message.event : undefined
-  return event?.type === 'Perform' ? event : undefined
+  return eventsOn(server, commands(host, vm, 'Perform')).findLast(
+    (event) => event.type === 'Perform',
+  )
 }
+
+/** Does the target say so itself? */
+export const runs = (
+  server: LogServer,
+  { vm, migration, attempt, data }: EventOf<'Perform'>,
+): boolean =>
+  eventsOn(server, facts(data.target, vm, 'TargetRunning')).some(
+    (event) =>
+      event.type === 'TargetRunning' && event.migration === migration && event.attempt === attempt,
+  )
+
+const eventsOn = (server: LogServer, subject: string): Event[] =>
+  server
+    .behind(0, subject)
+    .flatMap(({ message }) => (message.is === 'event' ? [message.event] : []))
 
 /** The rule of I3 in its own words, so that a mistake in the fold does not excuse itself. */
 export function firstVerdict(
