@@ -24,6 +24,7 @@ import type { Migration } from '@ferry/events/migration'
 import { isEnded } from '@ferry/events/phases'
 import type { Say } from '@ferry/events/say'
 import { memoryWatermark } from '@ferry/events/watermark'
+import type { Watermark } from '@ferry/events/watermark'
 import { runAgent } from '@ferry/host-agent/agent'
 import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
 import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
@@ -53,6 +54,8 @@ export type FleetOptions = {
   readonly snapshotEvery?: number
   /** Puts something between an agent and its hypervisor. */
   readonly drivers?: (driver: Driver, host: string) => Driver
+  /** Puts something between an agent and its disk. */
+  readonly watermarks?: (watermark: Watermark, host: string) => Watermark
   readonly fences?: Fences
   readonly say?: Say
 }
@@ -99,6 +102,7 @@ export async function fleetInProcess(
   options: FleetOptions = {},
 ): Promise<FleetInProcess> {
   const { vm = quietVm, drivers = (driver) => driver, say = silent } = options
+  const { watermarks = (watermark) => watermark } = options
   const folder = await mkdtemp(join(tmpdir(), 'ferry-fleet-'))
   const clock = systemClock
   const log = memoryLog(clock)
@@ -140,7 +144,7 @@ export async function fleetInProcess(
     const key = await hostKey(join(folder, `${host}.key`))
     const transfers = { listen: { host: '127.0.0.1', port: 0 } }
     const [wire, random] = [tlsWire, randomBytes]
-    const watermark = memoryWatermark()
+    const watermark = watermarks(memoryWatermark(), host)
     const edges = { host, log, heartbeats, clock, say, key, watermark, wire, random, transfers }
     let stop = new AbortController()
     let agent: Promise<void> = Promise.resolve()

@@ -1,36 +1,27 @@
 import { findings } from '@ferry/coordinator/decide/findings'
 import { judgeRecover } from '@ferry/coordinator/decide/recover'
 import { isStopped } from '@ferry/events/alarms'
-import type { EventOf } from '@ferry/schemas/event'
+import { systemClock } from '@ferry/events/clock'
+import { foldHistory } from '@ferry/events/history'
+import { memoryLog } from '@ferry/events/log/in-memory'
 import type { RecoverRequest } from '@ferry/schemas/request'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { hostReported, performed, requested, upToPerforming } from '../events/examples.ts'
+import {
+  abandoned,
+  committed,
+  fenced,
+  hostReported,
+  logBehind,
+  logRecovered,
+  performed,
+  requested,
+  sourceResumed,
+  upToPerforming,
+} from '../events/examples.ts'
 import { tell, worldAfter } from '../story.ts'
 import type { Telling, Told } from '../story.ts'
 
-const TIME = '2026-11-23T10:00:00.000Z'
-const logBehind = (life = 0): EventOf<'LogBehind'> => ({
-  type: 'LogBehind',
-  id: `behind-${life}`,
-  writer: { host: 'rack2' },
-  time: TIME,
-  data: {
-    life,
-    missing: { position: 500, id: 'm1.1.Committed', subject: 'ferry.verdict.rack2.m1.1' },
-    head: 40,
-  },
-})
-const logRecovered = (
-  data: Partial<EventOf<'LogRecovered'>['data']>,
-  id = 'recovered',
-): EventOf<'LogRecovered'> => ({
-  type: 'LogRecovered',
-  id,
-  writer: { coordinator: 'c1' },
-  time: TIME,
-  data: { after: 0, answers: [1], by: 'test', without: [], guests: [], ...data },
-})
 /** Taken after all that the host has said. */
 const late = { asOf: 1000 }
 const rack1 = (state: 'running' | 'sent') => hostReported('rack1', [{ vm: 'web1', state }], late)
@@ -89,6 +80,22 @@ test('what is not clear has to be said, and nobody may say what cannot be', () =
   assert.is(judged(runs, { guests: [{ vm: 'web1', host: 'rack1' }] }), 'NoWholeCopy')
   const twice = tell(...alarmed, rack1('running'), rack2('running'))
   assert.is(judged(twice), 'GuestOnSeveralHosts')
+})
+
+test('a fence that was settled in what the log lost does not speak against the copy that came behind it', async () => {
+  const outcome = [committed(), fenced(), sourceResumed(), abandoned()]
+  const there = [hostReported('rack1', [], late), rack2('running')]
+  const lost = [...switching, ...outcome, logBehind(), ...there]
+  const told = tell(...lost)
+  assert.ok(told.fleet.guests.get('web1')?.stale.rack2)
+  const guests = [{ vm: 'web1', host: 'rack2', isRunning: true }]
+  assert.equal(judged(told), guests)
+  const { fleet, entries } = tell(...lost, logRecovered({ guests }))
+  assert.equal(fleet.guests.get('web1')?.stale, {})
+  // Its host hears of it in the guest's own history.
+  const log = memoryLog(systemClock)
+  for (const { message } of entries) if (message.is === 'event') await log.append(message.event)
+  assert.equal((await foldHistory(log, 'web1')).guests.get('web1')?.stale, {})
 })
 
 test('hosts that said nothing since the alarm are waited for, and a whole log is left alone', () => {

@@ -1,5 +1,6 @@
 import { judgeRecover } from '@ferry/coordinator/decide/recover'
 import { isStopped } from '@ferry/events/alarms'
+import type { Watermark } from '@ferry/events/watermark'
 import type { Driver } from '@ferry/host-agent/driver'
 import type { Event } from '@ferry/schemas/event'
 import type { RecoverRequest } from '@ferry/schemas/request'
@@ -86,6 +87,41 @@ test('a source that was to be released when the tail was lost is released by the
     await recovered(fleet)
     assert.is((await fleet.ended('m1')).phase, 'completed')
     await until('one copy', () => places(fleet).join() === 'rack2 running')
+  })
+})
+
+test('a guest does not wait for the disk to remember why it may run; whoever asks about it does', async () => {
+  let letGo = () => {}
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve
+  })
+  let hasRun = false
+  let isAsked = false
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    activate: async (vm) => {
+      const running = await driver.activate(vm)
+      hasRun = true
+      return running
+    },
+  })
+  const watermarks = (watermark: Watermark): Watermark => ({
+    ...watermark,
+    sync: async () => {
+      if (!hasRun) return
+      isAsked = true
+      await held
+    },
+  })
+  await withFleet(two, { drivers, watermarks }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await until('the disk to be waited for', () => isAsked)
+    assert.equal(places(fleet), ['rack1 sent', 'rack2 running'])
+    const said = await positionOf(fleet, 'TargetRunning').catch((error: Error) => error.message)
+    assert.is(said, 'there is no TargetRunning')
+    letGo()
+    assert.is((await fleet.ended('m1')).phase, 'completed')
   })
 })
 
