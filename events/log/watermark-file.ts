@@ -80,11 +80,13 @@ export async function watermarkFile(
   }
   /** One at a time; who comes while one is under way waits for the next one, which has it all. */
   const sync = async (): Promise<void> => {
-    const wanted = number
-    while (synced < wanted) {
-      syncing ??= syncOnce()
-      await syncing
+    if (synced === number) return
+    if (syncing !== undefined) {
+      await syncing.catch(() => {})
+      return sync()
     }
+    syncing = syncOnce()
+    await syncing
   }
   const syncOnce = async () => {
     const reached = number

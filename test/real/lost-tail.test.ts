@@ -29,7 +29,7 @@ test('in the middle of a switchover: nobody starts a second copy, and ferry reco
   withLab({ hosts: ['rack1', 'rack2'], driver: 'qemu' }, async (lab) => {
     await lab.defineGuest('web1', { program: busyGuest, memoryMiB: 256 })
     await lab.start('web1', 'rack1')
-    const store = join(lab.folder, 'log', 'jetstream')
+    const store = join(lab.folder, 'log', lab.cluster.names[0] ?? '', 'jetstream')
     const copy = join(lab.folder, 'copy')
     const most = watchingForTwo(lab)
 
