@@ -4,12 +4,14 @@ import {
   CancelRequest,
   FleetRequest,
   MigrateRequest,
+  RecoverRequest,
   ResolveRequest,
   StartRequest,
   StatusRequest,
 } from '@ferry/schemas/request'
 import type { Verbs } from '@ferry/events/log/requests'
 import type { Coordinator } from './coordinate.ts'
+import { judgeRecover } from './decide/recover.ts'
 import { judgeCancel, judgeMigrate, judgeResolve, judgeStart } from './decide/request.ts'
 import { refused } from './refused.ts'
 import { fleetView, statusView } from './views.ts'
@@ -40,6 +42,12 @@ export function verbsOf({ fleet, world, record }: Coordinator): Verbs {
       description: 'Start a guest on a host that has its definition.',
       answer: atTheDoor(StartRequest, (request) =>
         record((state, now) => judgeStart(state, request, now), request.request),
+      ),
+    },
+    recover: {
+      description: 'Answer the alarms about a log that lost its tail, and say where guests belong.',
+      answer: atTheDoor(RecoverRequest, (request) =>
+        record((state, now) => judgeRecover(state, request, now), 'recovery'),
       ),
     },
     status: {

@@ -5,9 +5,12 @@ import type { Clock } from '@ferry/events/clock'
 import type { Entry } from '@ferry/events/entry'
 import * as fleets from '@ferry/events/fleet'
 import type { Fleet } from '@ferry/events/fleet'
+import { isStopped } from '@ferry/events/alarms'
 import { contest } from '@ferry/events/log'
 import type { Guarded, Log } from '@ferry/events/log'
+import { LogLostTail, openWitness } from '@ferry/events/log/witness'
 import { Queue } from '@ferry/events/queue'
+import type { Watermark } from '@ferry/events/watermark'
 import type { Registers } from '@ferry/events/registers'
 import type { Snapshots } from '@ferry/events/snapshots'
 import { fenceReport, isWanted } from './decide/fence.ts'
@@ -33,6 +36,7 @@ import type { Say } from '@ferry/events/say'
  * - C1 The fold advances only in `run`, one entry a turn.
  * - C2 Of each guest at most one step is being written; the next is decided when that one has come back.
  * - C3 Only a leader acts, and only behind its own `LeadershipTaken`: by then it has folded all that came before.
+ * - C4 On a log that has lost its tail nothing is decided but its recovery.
  */
 export type Coordinator = {
   readonly name: string
@@ -51,6 +55,7 @@ type AnyJudgement =
   | Judgement<'MigrationRequested'>
   | Judgement<'CancelAsked'>
   | Judgement<'StartOrdered'>
+  | Judgement<'LogRecovered'>
   | Judgement<'Fenced'>
 
 export type CoordinatorEdges = {
@@ -65,9 +70,15 @@ export type CoordinatorEdges = {
   readonly lease: Lease
   /** What turns hosts off, where there is something. */
   readonly fences?: Fences
+  readonly watermark: Watermark
+  /** After the log came back nothing is decided for so long, so that hosts can raise their alarms first. */
+  readonly settleMs: number
   readonly say: Say
   readonly signal: AbortSignal
 }
+
+/** Longer than an agent takes to see that the log is back, and to compare it. */
+export const defaultSettleMs = 1000
 
 /** The log holds something that only a newer coordinator can have written: this one must not decide on it. */
 export class NewerLog extends Error {
@@ -98,8 +109,38 @@ type Turn =
 const AFTER_FAILURE_MS = 1000
 const MOST_TRIES = 5
 
-/** Folds what the log holds, then goes on with what comes; resolves when the present is reached. */
+/**
+ * Folds what the log holds, then goes on with what comes; resolves when the present is reached. Begins anew, from the
+ * log as it is then, whenever that has lost what was folded.
+ */
 export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> {
+  const once = async () => {
+    const stop = new AbortController()
+    const signal = AbortSignal.any([edges.signal, stop.signal])
+    return { coordinator: await coordinateOnce({ ...edges, signal }), stop }
+  }
+  let present = await once()
+  const run = async () => {
+    for (;;)
+      try {
+        return await present.coordinator.ended
+      } catch (error) {
+        present.stop.abort()
+        if (!(error instanceof LogLostTail)) throw error
+        edges.say.warn('beginning anew, from the log as it is now')
+        present = await once()
+      }
+  }
+  return {
+    name: edges.name,
+    fleet: () => present.coordinator.fleet(),
+    world: () => present.coordinator.world(),
+    record: (judge, id) => present.coordinator.record(judge, id),
+    ended: run(),
+  }
+}
+
+async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   const {
     name,
     log,
@@ -113,11 +154,22 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
     signal,
   } = edges
   const me: Writer = { coordinator: name }
+  const turns = new Queue<Turn>()
+  const fail = (error: unknown) =>
+    turns.close(error instanceof Error ? error : new Error(String(error)))
+  /** What is found out before anything was folded concerns no fold. */
+  let hasBegun = false
+  const witness = await openWitness({
+    ...edges,
+    me,
+    lost: (error) => {
+      if (hasBegun) fail(error)
+    },
+  })
+  hasBegun = true
   const read = (after: number) => checked(log.read({ after, signal }))
   const { fleet, from } = await startFrom({ ...edges, read })
   const snapshots = keepSnapshots({ ...edges, every: edges.snapshotEvery, from })
-
-  const turns = new Queue<Turn>()
   const reached: { position: number; resolve: () => void }[] = []
   /** Guests to look at, and those whose step is on its way: until the log has come to that position (C2). */
   const stale = new Set<string>()
@@ -137,6 +189,7 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
     me,
   })
 
+  witness.onChange(() => lookAgain())
   const lookAgain = () => {
     for (const migration of fleets.underWay(fleet)) stale.add(migration.vm)
     for (const { vm, start } of fleet.guests.values()) if (start !== undefined) stale.add(vm)
@@ -191,6 +244,10 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
     }
   }
 
+  const breakOffFences = () => {
+    for (const { stop } of fencing.values()) stop.abort(new NotWanted())
+  }
+
   const act = (vm: string) => {
     const guest = fleet.guests.get(vm)
     if (guest === undefined) return
@@ -217,8 +274,10 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
     )
   }
 
+  /** C3 and C4, in one place for all that a coordinator does by itself. */
+  const mayAct = () => leading?.isReady === true && witness.isWell() && !isStopped(fleet.alarms)
   const actOnStale = () => {
-    if (leading?.isReady !== true) return
+    if (!mayAct()) return
     // In the order in which they were asked for: the queue is fair.
     const waiting = [...stale].toSorted((a, b) => requestedAt(fleet, a) - requestedAt(fleet, b))
     stale.clear()
@@ -233,11 +292,14 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
 
   const fold = (entry: Entry) => {
     const ruling = fleets.follow(fleet, entry)
+    witness.seen(entry)
     anchor = { storedAt: entry.storedAt, elapsed: clock.elapsed() }
     if ('why' in ruling)
       say.warn({ position: entry.position, subject: entry.subject, why: ruling.why }, 'void')
     else for (const vm of ruling.touched) stale.add(vm)
     if (isEnding(entry)) lookAgain()
+    // The doubt may be one that only this log has: the host that is being turned off may run the guest.
+    if (isStopped(fleet.alarms)) breakOffFences()
 
     for (const [key, position] of writing) if (position <= entry.position) finish(key)
     for (const waiter of reached.splice(0)) {
@@ -260,7 +322,8 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   const take = (turn: Turn) => {
     if ('entry' in turn) {
       fold(turn.entry)
-      snapshots.folded(fleet, turn.entry, leading?.isReady === true)
+      // What was folded across a loss is the state of no log.
+      snapshots.folded(fleet, turn.entry, mayAct())
     } else if ('written' in turn) {
       if (turn.position <= fleet.position) finish(turn.written)
       else writing.set(turn.written, turn.position)
@@ -307,7 +370,7 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
       },
       lost: () => {
         leading = undefined
-        for (const { stop } of fencing.values()) stop.abort(new NotWanted())
+        breakOffFences()
         say.warn('not leading any more')
       },
     })
@@ -316,9 +379,9 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   }
 
   signal.addEventListener('abort', () => turns.close(), { once: true })
-  const fail = (error: unknown) =>
-    turns.close(error instanceof Error ? error : new Error(String(error)))
-  const edgesEnded = Promise.all([follow(), lead(), hosts.watching].map((part) => part.catch(fail)))
+  const edgesEnded = Promise.all(
+    [follow(), lead(), hosts.watching, witness.watching].map((part) => part.catch(fail)),
+  )
   const whole = async () => {
     try {
       await run()
@@ -340,7 +403,16 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
       const judgement = judge(fleet, world())
       if ('refusal' in judgement) return refused(judgement.refusal)
       if ('recorded' in judgement) return { accepted: true, id, position: judgement.recorded }
-      const { won, winner } = await contest(log, judgement.decision, { signal })
+      const { decision } = judgement
+      const standing = Object.values(fleet.alarms.standing)
+      const [alarm] = standing
+      if (alarm !== undefined && decision.type !== 'LogRecovered')
+        return refused({
+          type: 'LogBehind',
+          who: standing.map(({ who }) => who),
+          position: alarm.missing.position,
+        })
+      const { won, winner } = await contest(log, decision, { signal })
       await folded(winner.position)
       if (won) return { accepted: true, id, position: winner.position }
     }

@@ -1,13 +1,16 @@
+import { join } from 'node:path'
 import { systemClock } from '@ferry/events/clock'
 import { findings } from '@ferry/events/durability'
 import type { Durability } from '@ferry/events/durability'
 import { connect } from '@ferry/events/log/connect'
 import type { LogAddress } from '@ferry/events/log/connect'
 import { serve } from '@ferry/events/log/requests'
+import { watermarkFile } from '@ferry/events/log/watermark-file'
 import { sayChecks } from '@ferry/events/say'
 import type { Say } from '@ferry/events/say'
+import { token } from '@ferry/events/subjects'
 import { verbsOf } from './api.ts'
-import { coordinate } from './coordinate.ts'
+import { coordinate, defaultSettleMs } from './coordinate.ts'
 import { defaultRules } from './decide/world.ts'
 import type { Rules } from './decide/world.ts'
 import { defaultSnapshotEvery } from './keep-snapshots.ts'
@@ -25,6 +28,8 @@ export type CoordinatorSettings = {
   readonly durability: Durability
   readonly rules?: Rules
   readonly fences?: Fences
+  /** Where it remembers how far it has seen the log. */
+  readonly stateDirectory: string
 }
 
 const LOG_PATIENCE_MS = 60_000
@@ -48,6 +53,8 @@ export async function coordinatorHere(
   // What ends this coordinator for another reason than the signal must end its parts as well.
   const stop = new AbortController()
   const both = AbortSignal.any([signal, stop.signal])
+  const file = join(settings.stateDirectory, `${token(name)}.watermark`)
+  const watermark = await watermarkFile(file, { clock: systemClock, say, signal: both })
   try {
     const coordinator = await coordinate({
       name,
@@ -60,6 +67,8 @@ export async function coordinatorHere(
       rules,
       lease: defaultLease,
       fences,
+      watermark,
+      settleMs: defaultSettleMs,
       say,
       signal: both,
     })
@@ -76,5 +85,6 @@ export async function coordinatorHere(
   } finally {
     stop.abort()
     await connection.close()
+    await watermark.close()
   }
 }

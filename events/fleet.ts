@@ -1,6 +1,8 @@
 import type { EventOf } from '@ferry/schemas/event'
 import type { DataOf } from '@ferry/schemas/messages'
 import { freeze, produce } from 'immer'
+import * as alarms from './alarms.ts'
+import type { Alarms } from './alarms.ts'
 import type { Entry } from './entry.ts'
 import * as guests from './guest.ts'
 import type { Guest, GuestEvent } from './guest.ts'
@@ -23,6 +25,8 @@ export type Fleet = {
   readonly past: Map<string, Migration>
   /** The position of the last valid admission. */
   ledger: number
+  /** What speaks against the log itself, and the last answer to it. */
+  alarms: Alarms
   leader?: Place & { readonly coordinator: string; readonly epoch: number }
 }
 
@@ -41,6 +45,7 @@ export const emptyFleet = (): Fleet => ({
   index: new Map(),
   past: new Map(),
   ledger: 0,
+  alarms: alarms.noAlarms(),
 })
 
 /** Folds one entry, live: entities are replaced, never changed under a reader. */
@@ -57,6 +62,7 @@ export async function replay(
   for await (const entry of entries) fold(fleet, entry, mutate)
   for (const map of [fleet.guests, fleet.hosts, fleet.past])
     for (const entity of map.values()) freeze(entity, true)
+  freeze(fleet.alarms, true)
   return fleet
 }
 
@@ -81,8 +87,8 @@ export const fingerprint = (fleet: Fleet): string => [...fingerprintParts(fleet)
 /** The same text, an entity at a time, for whoever must not stand still while it is made. */
 export function* fingerprintParts(fleet: Fleet): Generator<string, void, undefined> {
   const sorted = <T>(map: Map<string, T>) => [...map].toSorted(([a], [b]) => (a < b ? -1 : 1))
-  const { position, ledger, leader = null, guests, hosts, index, past } = fleet
-  yield `[${canonical(position)},${canonical(ledger)},${canonical(leader)}`
+  const { position, ledger, leader = null, alarms, guests, hosts, index, past } = fleet
+  yield `[${[position, ledger, leader, alarms].map(canonical).join()}`
   // Of guests and hosts the order means nothing; of what is remembered the oldest is forgotten first.
   for (const entities of [sorted<unknown>(guests), sorted<unknown>(hosts), [...index], [...past]]) {
     let before = ',['
@@ -102,8 +108,7 @@ const canonical = (value: unknown): string =>
       : inner,
   )
 
-type Change = <T extends Guest>(entity: T, recipe: (draft: T) => void) => T
-
+type Change = <T extends Guest | Alarms>(entity: T, recipe: (draft: T) => void) => T
 const mutate: Change = (entity, recipe) => {
   recipe(entity)
   return entity
@@ -127,6 +132,9 @@ function fold(fleet: Fleet, entry: Entry, change: Change): Ruling {
     case 'ConnectionRefused':
     case 'ProgressSampled':
       return { touched: [] }
+    case 'LogBehind':
+    case 'LogRecovered':
+      return foldAlarm(fleet, event, place, change)
     case 'Admitted': {
       // The ledger's own head, by the same rule as a guest's decisions: no two can take the last slot (I6).
       if (event.data.after !== fleet.ledger) return { why: `the ledger stood at ${fleet.ledger}` }
@@ -158,6 +166,37 @@ function foldGuest(
   fleet.guests.set(vm, after)
   if (event.type === 'MigrationRequested' && why === undefined) remember(fleet, event, last)
   return why === undefined ? { touched: [vm] } : { why }
+}
+
+/** A recovery is the answer for every guest that it names; a start that was ordered before has to be ordered again. */
+function foldAlarm(
+  fleet: Fleet,
+  event: EventOf<'LogBehind' | 'LogRecovered'>,
+  place: Place,
+  change: Change,
+): Ruling {
+  let why: string | undefined
+  fleet.alarms = change(fleet.alarms, (draft) => {
+    why = alarms.evolve(draft, event, place)
+  })
+  if (why !== undefined) return { why }
+  if (event.type === 'LogBehind') return { touched: [] }
+  const { guests: named, by } = event.data
+  for (const { vm, host } of named) {
+    const guest = fleet.guests.get(vm) ?? guests.unknownGuest(vm)
+    const cause = { type: 'Recovered' as const, by, position: place.position }
+    fleet.guests.set(
+      vm,
+      change(guest, (draft) => guests.recover(draft, host, cause, place)),
+    )
+  }
+  for (const guest of fleet.guests.values())
+    if (guest.start !== undefined)
+      fleet.guests.set(
+        guest.vm,
+        change(guest, (draft) => void delete draft.start),
+      )
+  return { touched: [...fleet.guests.keys()] }
 }
 
 function foldReport(

@@ -1,6 +1,7 @@
 import type { EventOf } from '@ferry/schemas/event'
 import type { GuestNeeds, GuestReport, GuestState } from '@ferry/schemas/guest'
 import { messages } from '@ferry/schemas/messages'
+import type { Cause } from '@ferry/schemas/refusal'
 import * as migrations from './migration.ts'
 import type { Fence, Migration, MigrationEvent, Place } from './migration.ts'
 import { isEnded } from './phases.ts'
@@ -110,6 +111,17 @@ export const runningOn = (guest: Guest): string[] =>
 /** One migration, or one start, for each guest (I6). */
 export const isBusy = (guest: Guest): boolean =>
   guest.start !== undefined || (guest.migration !== undefined && !isEnded(guest.migration.phase))
+
+/**
+ * A person said where the guest belongs, after the log had lost its tail: no attempt from before goes on, and no fence
+ * from before speaks against a copy, which may have come behind it.
+ */
+export function recover(guest: Guest, host: string | undefined, cause: Cause, place: Place): void {
+  const { migration } = guest
+  guest.stale = {}
+  if (migration !== undefined && !isEnded(migration.phase) && migration.phase !== 'queued')
+    migrations.endBy(migration, host, cause, place)
+}
 
 function evolveStart(
   guest: Guest,

@@ -6,7 +6,8 @@ import { decisions, filters } from './subjects.ts'
 
 /**
  * Everything that the log says about one guest, in its order: what it takes to fold that guest and nothing else. All
- * its migrations are in it, because each decision names the one before; and all admissions, for the same reason.
+ * its migrations are in it, because each decision names the one before; and all admissions, for the same reason, and
+ * all recoveries of the log, which may say where it belongs.
  */
 export async function* historyOf(log: Log, vm: string): AsyncGenerator<Entry, void, undefined> {
   // One moment for all subjects: without it a late answer could be missing beside a decision that came after it.
@@ -23,6 +24,7 @@ export async function* historyOf(log: Log, vm: string): AsyncGenerator<Entry, vo
     filters.ledger,
     filters.commandsAbout(vm),
     filters.factsAbout(vm),
+    filters.recovery,
     ...[...migrations].map(filters.verdictsOn),
   ]
   const entries = [...decided, ...(await Promise.all(rest.map(read))).flat()]

@@ -48,6 +48,9 @@ export interface Log {
 
   /** How long ago the log last answered anything, in milliseconds. */
   silentForMs(): number
+
+  /** Calls back whenever the log was away and has come back: it may be another one. @returns how to stop that. */
+  onReturn(act: () => void): () => void
 }
 
 export type AppendOptions = Patience & { readonly expect?: number }
@@ -98,8 +101,8 @@ export function placeOf(event: Event): string {
   return subject
 }
 
-/** Decisions, admissions and verdicts: where two may write at once, and order says who won. */
-export type Guarded = EventOfKind<'decision' | 'admission' | 'verdict'>
+/** Decisions, admissions, verdicts and recoveries: where two may write at once, and order says who won. */
+export type Guarded = EventOfKind<'decision' | 'admission' | 'verdict' | 'recovery'>
 
 /** What became of an attempt to be first: the winner is what stands in the log, whoever wrote it. */
 export type Contest = { readonly won: boolean; readonly winner: EventEntry }

@@ -130,6 +130,18 @@ export function evolve(
   return undefined
 }
 
+/** Ends a migration by a recorded recovery: on whichever host the guest belongs. */
+export function endBy(
+  migration: Migration,
+  host: string | undefined,
+  cause: Cause,
+  place: Place,
+): void {
+  migration.phase = host !== undefined && host === targetOf(migration) ? 'completed' : 'abandoned'
+  migration.since = place
+  migration.end = { ...place, cause, guestLost: host === undefined, openDuties: [] }
+}
+
 /** The target of the present attempt; undefined while it waits for a slot. */
 export const targetOf = (migration: Migration): string | undefined => migration.attempt.slot?.target
 

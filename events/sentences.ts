@@ -45,6 +45,16 @@ export function refusalSentence(refusal: RequestRefusal): string {
       return `${refusal.migration} is in doubt about ${refusal.target}, not about ${refusal.host}.`
     case 'HostAlive':
       return `The agent of ${refusal.host} is alive, so ${refusal.host} has not been fenced. Turn it off and ask again; insist only if you know that ${refusal.vm} does not run there and never will.`
+    case 'LogBehind':
+      return `The log has lost its tail: ${list(refusal.who)} saw position ${refusal.position}, and what stood there is gone. Nothing is decided until it has been compared with the fleet: \`ferry doctor --fleet\`, then \`ferry recover\`.`
+    case 'LogWhole':
+      return 'Nobody has raised an alarm about the log: there is nothing to recover.'
+    case 'HostsSilent':
+      return `${list(refusal.hosts)} ${refusal.hosts.length === 1 ? 'has' : 'have'} not said what runs there since the alarm. Bring the agent back, or make sure that the host is off and name it with --without.`
+    case 'GuestUnclear':
+      return `Where ${refusal.vm} belongs cannot be seen: ${refusal.copies.length === 0 ? 'no host has a copy' : refusal.copies.map(({ host, state }) => `${host} has one that is ${state}`).join(', ')}. Say it with --guest ${refusal.vm}=HOST, or --lost ${refusal.vm}.`
+    case 'NoWholeCopy':
+      return `${refusal.vm} cannot be given to ${refusal.host}: no whole copy is known there, or it runs elsewhere.`
     case 'Busy':
       return `Somebody else was faster, several times over: ${refusal.what}. Ask again.`
   }
@@ -151,6 +161,8 @@ export function causeSentence(cause: Cause): string {
       return `${cause.host}: ${failureSentence(cause.failure)}`
     case 'Fenced':
       return `${cause.host} was fenced by ${cause.by}`
+    case 'Recovered':
+      return `the log had lost its tail, and ${cause.by} recovered it at position ${cause.position}`
   }
 }
 

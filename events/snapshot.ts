@@ -3,6 +3,7 @@ import type { Static, TSchema } from 'typebox'
 import { Invalid, parse } from '@ferry/schemas/parse'
 import { Position } from '@ferry/schemas/words'
 import type { Clock } from './clock.ts'
+import type { Alarms } from './alarms.ts'
 import type { EventEntry } from './entry.ts'
 import { fingerprint, fingerprintParts } from './fleet.ts'
 import type { Fleet, Host } from './fleet.ts'
@@ -116,6 +117,7 @@ const State = Type.Tuple([
   Position,
   Position,
   Type.Union([Type.Null(), Type.Unsafe<NonNullable<Fleet['leader']>>(Type.Object({}))]),
+  Type.Unsafe<Alarms>(Type.Object({})),
   Type.Array(named(Type.Unsafe<Guest>(Type.Object({})))),
   Type.Array(named(Type.Unsafe<Host>(Type.Object({})))),
   Type.Array(named(Type.String())),
@@ -123,11 +125,13 @@ const State = Type.Tuple([
 ])
 
 function fleetOf(value: unknown): Fleet {
-  const [position, ledger, leader, guests, hosts, index, past] = parse(State, value, 'its state')
+  const parts = parse(State, value, 'its state')
+  const [position, ledger, leader, alarms, guests, hosts, index, past] = parts
   return {
     position,
     ledger,
     ...(leader === null ? {} : { leader }),
+    alarms,
     guests: new Map(guests),
     hosts: new Map(hosts),
     index: new Map(index),

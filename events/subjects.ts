@@ -17,6 +17,7 @@ export const streams = {
       'ferry.verdict.*.*.*',
       'ferry.host.*',
       'ferry.coordinator.*',
+      'ferry.alarm.>',
     ],
   },
   /** Samples for whoever watches: many, and worth nothing tomorrow. */
@@ -32,6 +33,8 @@ export const templates: Readonly<Record<Kind, string>> = {
   verdict: 'ferry.verdict.{target}.{migration}.{attempt}',
   host: 'ferry.host.{host}',
   coordinator: 'ferry.coordinator.{coordinator}',
+  alarm: 'ferry.alarm.{role}.{writer}',
+  recovery: 'ferry.alarm.answered',
   progress: 'ferry.progress.{host}.{vm}',
 }
 
@@ -61,6 +64,12 @@ export function subjectOf(event: Event): string | undefined {
       return host === undefined ? undefined : hostSubject(host)
     case 'coordinator':
       return coordinator === undefined ? undefined : `ferry.coordinator.${token(coordinator)}`
+    case 'alarm':
+      return host === undefined
+        ? `ferry.alarm.coordinator.${token(coordinator ?? '')}`
+        : `ferry.alarm.host.${token(host)}`
+    case 'recovery':
+      return coordinator === undefined ? undefined : templates.recovery
     case 'progress':
       return host !== undefined && 'vm' in event ? progress(host, event.vm) : undefined
   }
@@ -98,6 +107,9 @@ export const filters = {
   commandsFor: (host: string) => `ferry.command.${token(host)}.*.*`,
   factsFrom: (host: string) => `ferry.fact.${token(host)}.*.*`,
   ledger: templates.admission,
+  /** Alarms and their answers. */
+  alarms: 'ferry.alarm.>',
+  recovery: templates.recovery,
   commandsAbout: (vm: string) => `ferry.command.*.${token(vm)}.*`,
   factsAbout: (vm: string) => `ferry.fact.*.${token(vm)}.*`,
   verdictsOn: (migration: string) => `ferry.verdict.*.${migration}.*`,

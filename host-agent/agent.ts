@@ -1,7 +1,9 @@
 import type { Clock } from '@ferry/events/clock'
 import type { Log } from '@ferry/events/log'
+import { LogLostTail, openWitness } from '@ferry/events/log/witness'
 import type { Registers } from '@ferry/events/registers'
 import type { Say } from '@ferry/events/say'
+import type { Watermark } from '@ferry/events/watermark'
 import { filters } from '@ferry/events/subjects'
 import type { Driver } from './driver.ts'
 import { beat, reportInventory } from './inventory.ts'
@@ -9,6 +11,7 @@ import { reportIntruders } from './intruders.ts'
 import { journal as makeJournal } from './journal.ts'
 import type { HostKey } from './keys.ts'
 import { serve } from './serve.ts'
+import { settle } from './settle.ts'
 import { endStaleCopies } from './stale.ts'
 import { TRANSFER_VERSION } from './transfer/frames.ts'
 import { makePace } from './transfer/pace.ts'
@@ -27,6 +30,7 @@ export type AgentEdges = {
   readonly say: Say
   readonly driver: Driver
   readonly key: HostKey
+  readonly watermark: Watermark
   readonly wire: Wire
   readonly transfers: Pick<PortOptions, 'listen' | 'address'>
   /** So many random bytes, for the ids and keys of transfers. */
@@ -36,14 +40,39 @@ export type AgentEdges = {
   readonly signal: AbortSignal
 }
 
-/** Runs until the signal. Guests stay as they are when it ends, and the next agent finds them. */
+/**
+ * Runs until the signal. Guests stay as they are when it ends, and the next agent finds them.
+ *
+ * First the log is compared with what was seen of it, then the copies here with the log, and only then is anybody told
+ * of them or obeyed. On a log that has lost its tail nothing is ended, and everybody is told of everything.
+ */
 export async function runAgent(edges: AgentEdges): Promise<void> {
   const { host, log, heartbeats, clock, say, driver, key, wire, random, signal } = edges
-  for (const fact of await endStaleCopies({ host, log, driver, clock, say }))
-    await log.append(fact, { signal })
-  const journal = makeJournal()
-  for await (const entry of log.read({ after: 0, subject: filters.factsFrom(host), signal }))
-    journal.note(entry)
+  const witness = await openWitness({
+    ...edges,
+    me: { host },
+    settleMs: 0,
+    recovered: (recovery) => settle(recovery, { host, driver, say }),
+  })
+  await witness.judged
+  const begin = async () => {
+    if (witness.isWell()) await endStale()
+    const facts = makeJournal()
+    for await (const entry of log.read({ after: 0, subject: filters.factsFrom(host), signal }))
+      facts.note(entry)
+    return facts
+  }
+  const endStale = async () => {
+    try {
+      for (const fact of await endStaleCopies({ host, log: witness.log, driver, clock, say }))
+        await witness.log.append(fact, { signal })
+    } catch (error) {
+      // It will be begun again when that has been answered.
+      if (!(error instanceof LogLostTail)) throw error
+    }
+  }
+  let trust = witness.isWell() ? await witness.well(signal) : undefined
+  let journal = await begin()
 
   const intruders = reportIntruders({ host, log, clock, say, signal })
   const port = await openPort({
@@ -52,7 +81,6 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     clock,
     refused: intruders,
   })
-  const voice = makeVoice({ host, log, clock, say, signal })
   const pace = makePace(clock, edges.bandwidthBytesPerSecond)
   const facts = {
     address: port.address,
@@ -60,14 +88,37 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     agentVersion: VERSION,
     transferVersion: TRANSFER_VERSION,
   }
-  const hands = { host, log, clock, say, driver, wire, port, key, random, voice, pace }
-  const inventory = { host, log, heartbeats, clock, say, driver, facts, upTo: journal.upTo, signal }
+  const upTo = () => journal.upTo()
+  const inventory = { host, log, heartbeats, clock, say, driver, facts, upTo, signal }
+  const reporter = reportInventory(inventory)
+  witness.onChange(reporter.again)
   say.info(
     { host, address: port.address, hypervisor: driver.hypervisor.hypervisor },
     'the agent is ready',
   )
+  const obey = async () => {
+    while (!signal.aborted) {
+      if (trust === undefined || trust.aborted) {
+        // As an agent that was started anew: with nothing but the log as it is now.
+        trust = await witness.well(signal)
+        journal = await begin()
+      }
+      const now = AbortSignal.any([signal, trust])
+      const voice = makeVoice({ host, log: witness.log, clock, say, signal: now })
+      const tools = { host, log: witness.log, clock, say, driver, wire, port, key, random, pace }
+      const hands = { ...tools, voice, remembered: witness.remembered }
+      await serve(hands, journal, witness.recoveredAt(), now)
+    }
+  }
   try {
-    await Promise.all([serve(hands, journal, signal), reportInventory(inventory), beat(inventory)])
+    await Promise.all([
+      obey().catch((error: unknown) => {
+        if (!signal.aborted) throw error
+      }),
+      witness.watching,
+      reporter.reporting,
+      beat(inventory),
+    ])
   } finally {
     await port.close()
     await driver.close()

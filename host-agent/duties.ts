@@ -43,6 +43,8 @@ export type Hands = {
   readonly key: HostKey
   readonly random: (bytes: number) => Uint8Array
   readonly voice: Voice
+  /** Resolves when what was acted on would be remembered after a power cut: nothing is answered before. */
+  readonly remembered: () => Promise<void>
   /** Shared by all images that leave this host. */
   readonly pace: Pace
 }

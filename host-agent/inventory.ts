@@ -32,13 +32,29 @@ const BEAT_MS = 1000
 
 type Measured = NonNullable<DataOf<'HostReported'>['clock']>
 
-export async function reportInventory(edges: InventoryEdges): Promise<void> {
+/** `again` makes it report what it has reported already: the log may have forgotten it. */
+export function reportInventory(edges: InventoryEdges): {
+  readonly again: () => void
+  readonly reporting: Promise<void>
+} {
+  let forget = () => {}
+  const reporting = report(edges, (act) => {
+    forget = act
+  })
+  return { again: () => forget(), reporting }
+}
+
+async function report(edges: InventoryEdges, onForget: (act: () => void) => void): Promise<void> {
   const { host, log, clock, say, driver, facts, upTo, signal } = edges
   let wake = new AbortController()
   driver.onChange(() => wake.abort())
   const startedAt = Math.floor(clock.now())
   let reported = ''
   let measured: Measured | undefined
+  onForget(() => {
+    reported = ''
+    wake.abort()
+  })
 
   for (let number = 1; !signal.aborted;) {
     wake = new AbortController()

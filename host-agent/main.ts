@@ -6,6 +6,7 @@ import { setFlagsFromString } from 'node:v8'
 import { systemClock } from '@ferry/events/clock'
 import { findings } from '@ferry/events/durability'
 import { connect } from '@ferry/events/log/connect'
+import { watermarkFile } from '@ferry/events/log/watermark-file'
 import { sayChecks } from '@ferry/events/say'
 import type { Say } from '@ferry/events/say'
 import { runAgent } from './agent.ts'
@@ -56,6 +57,8 @@ export async function agentOnThisHost(
     })
     say.info({ log: connection.facts, durability }, 'connected')
     sayChecks(say, findings(connection.facts))
+    const edges = { clock: systemClock, say, signal }
+    const watermark = await watermarkFile(join(stateDirectory, 'watermark'), edges)
     try {
       await runAgent({
         host,
@@ -65,6 +68,7 @@ export async function agentOnThisHost(
         say,
         driver,
         key,
+        watermark,
         wire: tlsWire,
         random: randomBytes,
         transfers: { listen, ...(address === undefined ? {} : { address }) },
@@ -73,6 +77,7 @@ export async function agentOnThisHost(
       })
     } finally {
       await connection.close()
+      await watermark.close()
     }
   } finally {
     await unlock()

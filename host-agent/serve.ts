@@ -14,8 +14,14 @@ import type { Command, Fact } from './voice.ts'
  *
  * - S1 A command is acknowledged only when its answer stands in the log, or when it is void.
  * - S2 Delivered again while it is being carried out, it is not carried out twice.
+ * - S3 A command from before the last recovery of the log is void.
  */
-export async function serve(hands: Hands, journal: Journal, signal: AbortSignal): Promise<void> {
+export async function serve(
+  hands: Hands,
+  journal: Journal,
+  recoveredAt: number,
+  signal: AbortSignal,
+): Promise<void> {
   const { host, log, say } = hands
   const works = new Map<string, Work>()
   const desk: Desk = { hands, journal, works, starts: new Map(), signal }
@@ -31,6 +37,8 @@ export async function serve(hands: Hands, journal: Journal, signal: AbortSignal)
     const { message, position } = delivery.entry
     if (message.is !== 'event') {
       say.warn({ position, message }, 'not a command: ignored')
+      delivery.done()
+    } else if (position < recoveredAt) {
       delivery.done()
     } else if (message.event.type === 'Start') {
       void start(message.event, delivery, desk)
@@ -203,6 +211,7 @@ async function answered(
   event: Fact | EventOf<'GuestStarted' | 'StartRefused'>,
   { hands, journal }: Desk,
 ): Promise<void> {
+  await hands.remembered()
   const { position } = await hands.log.append(event, { patienceMs: ANSWER_MS })
   const message = { is: 'event', event } as const
   journal.note({ position, storedAt: hands.clock.now(), subject: '', message })

@@ -34,6 +34,8 @@ export type Kind =
   | 'verdict'
   | 'host'
   | 'coordinator'
+  | 'alarm'
+  | 'recovery'
   | 'progress'
 
 /** `migration`: one attempt of one migration. `guest`: a guest that is not being moved. `writer`: who says it. */
@@ -422,6 +424,47 @@ export const messages = {
     about: 'writer',
     version: 1,
     data: Type.Object({ epoch: Type.Integer({ minimum: 1 }) }),
+  },
+
+  // Alarms: `ferry.alarm.<host|coordinator>.<who>`
+  /** The log does not hold what its writer has seen in it: nothing is decided or started until somebody has answered. */
+  LogBehind: {
+    kind: 'alarm',
+    about: 'writer',
+    version: 1,
+    data: Type.Object({
+      /** Of which life of the log the writer speaks: a recovery begins a new one, and answers for all before. */
+      life: Position,
+      missing: Type.Object({ position: Position, id: Text, subject: Text }),
+      /** Where the log ended when that was found out. */
+      head: Position,
+    }),
+  },
+
+  // The answer to alarms: `ferry.alarm.answered`
+  /** The fleet was compared with the log, and a person says what is true. No attempt from before goes on. */
+  LogRecovered: {
+    kind: 'recovery',
+    about: 'writer',
+    version: 1,
+    data: Type.Object({
+      ...after,
+      /** The positions of the alarms that are answered. */
+      answers: Type.Array(Position, { minItems: 1 }),
+      by: Who,
+      evidence: Type.Optional(Text),
+      /** Silent hosts, of which that person has made sure that no guest runs there unless it is said below. */
+      without: Type.Array(Name),
+      /** Every guest that was in question, and the one host that it belongs to; without one, the guest is lost. */
+      guests: Type.Array(
+        Type.Object({
+          vm: Name,
+          host: Type.Optional(Name),
+          /** By that host's own inventory. */
+          isRunning: Type.Boolean(),
+        }),
+      ),
+    }),
   },
 
   // Progress: `ferry.progress.<host>.<vm>`, in a stream of its own, kept by age

@@ -87,6 +87,14 @@ export const RequestRefusal = Type.Union([
   reason('TargetAnswered', { vm: Name, host: Name, answeredAt: Position }),
   reason('NotTheTarget', { migration: Id, host: Name, target: Name }),
   reason('HostAlive', { vm: Name, host: Name }),
+  reason('LogBehind', { who: Type.Array(Text), position: Position }),
+  reason('LogWhole', {}),
+  reason('HostsSilent', { hosts: Type.Array(Name) }),
+  reason('GuestUnclear', {
+    vm: Name,
+    copies: Type.Array(Type.Object({ host: Name, state: GuestState })),
+  }),
+  reason('NoWholeCopy', { vm: Name, host: Name }),
   reason('Busy', { what: Text }),
 ])
 export type RequestRefusal = Static<typeof RequestRefusal>
@@ -98,5 +106,6 @@ export const Cause = Type.Union([
   reason('Refused', { host: Name, refusal: HostRefusal }),
   reason('Failed', { host: Name, failure: Failure }),
   reason('Fenced', { host: Name, by: Text }),
+  reason('Recovered', { by: Text, position: Position }),
 ])
 export type Cause = Static<typeof Cause>

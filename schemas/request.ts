@@ -52,6 +52,18 @@ export type StatusRequest = Static<typeof StatusRequest>
 export const FleetRequest = Type.Object({}, strict)
 export type FleetRequest = Static<typeof FleetRequest>
 
+/** Answers alarms about a log that lost its tail. `guests` says where each belongs that the inventories leave open. */
+export const RecoverRequest = Type.Object(
+  {
+    by: Who,
+    evidence: Type.Optional(Text),
+    without: Type.Array(Name),
+    guests: Type.Array(Type.Object({ vm: Name, host: Type.Optional(Name) }, strict)),
+  },
+  strict,
+)
+export type RecoverRequest = Static<typeof RecoverRequest>
+
 /** What every request about a decision answers: what was recorded and where, or why not. */
 export const Answer = Type.Union([
   Type.Object({ accepted: Type.Literal(true), id: Id, position: Position }),

@@ -23,6 +23,8 @@ import type { MemoryLog } from '@ferry/events/log/in-memory'
 import type { Migration } from '@ferry/events/migration'
 import { isEnded } from '@ferry/events/phases'
 import type { Say } from '@ferry/events/say'
+import { memoryWatermark } from '@ferry/events/watermark'
+import type { Watermark } from '@ferry/events/watermark'
 import { runAgent } from '@ferry/host-agent/agent'
 import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
 import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
@@ -52,6 +54,8 @@ export type FleetOptions = {
   readonly snapshotEvery?: number
   /** Puts something between an agent and its hypervisor. */
   readonly drivers?: (driver: Driver, host: string) => Driver
+  /** Puts something between an agent and its disk. */
+  readonly watermarks?: (watermark: Watermark, host: string) => Watermark
   readonly fences?: Fences
   readonly say?: Say
 }
@@ -98,6 +102,7 @@ export async function fleetInProcess(
   options: FleetOptions = {},
 ): Promise<FleetInProcess> {
   const { vm = quietVm, drivers = (driver) => driver, say = silent } = options
+  const { watermarks = (watermark) => watermark } = options
   const folder = await mkdtemp(join(tmpdir(), 'ferry-fleet-'))
   const clock = systemClock
   const log = memoryLog(clock)
@@ -117,6 +122,8 @@ export async function fleetInProcess(
       rules: { ...defaultRules, ...options.rules },
       lease: { renewMs: 50, leaseMs: 500 },
       ...(options.fences === undefined ? {} : { fences: options.fences }),
+      watermark: memoryWatermark(),
+      settleMs: 100,
       say,
       signal: AbortSignal.any([stop.signal, stopAll.signal]),
     })
@@ -137,7 +144,8 @@ export async function fleetInProcess(
     const key = await hostKey(join(folder, `${host}.key`))
     const transfers = { listen: { host: '127.0.0.1', port: 0 } }
     const [wire, random] = [tlsWire, randomBytes]
-    const edges = { host, log, heartbeats, clock, say, key, wire, random, transfers }
+    const watermark = watermarks(memoryWatermark(), host)
+    const edges = { host, log, heartbeats, clock, say, key, watermark, wire, random, transfers }
     let stop = new AbortController()
     let agent: Promise<void> = Promise.resolve()
     const startAgent = () => {

@@ -1,4 +1,5 @@
-import { hostname } from 'node:os'
+import { homedir, hostname } from 'node:os'
+import { join } from 'node:path'
 import { Command } from 'commander'
 import { sayOnStderr } from '@ferry/events/say'
 import { coordinatorHere } from '../main.ts'
@@ -17,6 +18,7 @@ import type { DurabilityOption, LogOptions } from './context.ts'
 type Options = LogOptions &
   DurabilityOption & {
     name: string
+    state: string
     replicas?: string
     synced?: boolean
     fence?: string
@@ -39,11 +41,16 @@ export const coordinatorVerb = (): Command =>
       '--synced',
       'every one of the servers has sync_interval: always, which NATS does not tell its clients',
     )
+    .option(
+      '--state <directory>',
+      'where it remembers how far it has seen the log',
+      join(homedir(), '.local', 'state', 'ferry'),
+    )
     .option('--fence <file>', FENCE_HELP)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) =>
       ending(async () => {
-        const { name, durability, synced, replicas, fence } = options
+        const { name, state: stateDirectory, durability, synced, replicas, fence } = options
         return coordinatorHere(
           {
             name,
@@ -51,6 +58,7 @@ export const coordinatorVerb = (): Command =>
             durability,
             ...(replicas === undefined ? {} : { replicas: replicasOf(replicas) }),
             fences: await fencesFrom(fence),
+            stateDirectory,
           },
           sayOnStderr(`coordinator ${name}`, options.logLevel),
           untilInterrupted(),

@@ -17,13 +17,19 @@ import {
 } from './context.ts'
 import type { LogOptions } from './context.ts'
 import { snapshotCheck } from './check-snapshot.ts'
+import { doctorFleet } from './doctor-fleet.ts'
 import { installedVersion } from '../embedded/nats-server.ts'
 import { duration, table } from './words.ts'
 
 /** What is asked about this host's hypervisor, ports and storage: the agent's matter, given by whoever puts both together. */
 export type HostChecks = (configFile: string | undefined) => Promise<Check[]>
 
-type Options = LogOptions & { config?: string; replay?: boolean; json?: boolean }
+type Options = LogOptions & {
+  config?: string
+  fleet?: boolean
+  replay?: boolean
+  json?: boolean
+}
 
 export const doctorVerb = (hostChecks: HostChecks): Command =>
   withLogOptions(new Command('doctor'))
@@ -33,9 +39,11 @@ export const doctorVerb = (hostChecks: HostChecks): Command =>
       "this host's host.json: look at its ports, storage and definitions as well",
     )
     .option('--replay', 'fold the whole log again, and compare the newest snapshot with it by hash')
+    .option('--fleet', 'compare the log with what every host says that runs there, instead')
     .option('--json', 'print it as JSON')
     .action((options: Options) =>
       ending(async () => {
+        if (options.fleet === true) return doctorFleet(options)
         const checks = [
           await installedServer(),
           ...(await logChecks(options)),

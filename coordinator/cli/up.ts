@@ -51,6 +51,7 @@ async function up({ data, port, name, durability, fence, logLevel }: Options): P
         address: { servers: [server.url], isSaidToSync: server.isSynced },
         durability,
         fences,
+        stateDirectory: data,
       },
       sayOnStderr(`coordinator ${name}`, logLevel),
       AbortSignal.any([interrupted, ended.signal]),

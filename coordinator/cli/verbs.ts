@@ -6,6 +6,7 @@ import { explainVerb } from './explain-verb.ts'
 import { cancelVerb } from './cancel.ts'
 import { fleetVerb } from './fleet.ts'
 import { migrateVerb } from './migrate.ts'
+import { recoverVerb } from './recover.ts'
 import { resolveVerb } from './resolve.ts'
 import { startVerb } from './start.ts'
 import { upVerb } from './up.ts'
@@ -23,4 +24,5 @@ export const verbs = (hostChecks: HostChecks): Command[] => [
   watchVerb(),
   explainVerb(),
   doctorVerb(hostChecks),
+  recoverVerb(),
 ]

@@ -20,7 +20,7 @@ import { decisionOn } from './envelope.ts'
 import type { World } from './world.ts'
 
 /** A request becomes a decision to be recorded, or was recorded before, or is refused. */
-export type Judgement<Name extends NamesOf<'decision'>> =
+export type Judgement<Name extends NamesOf<'decision' | 'recovery'>> =
   | { readonly decision: EventOf<Name> }
   | { readonly recorded: number }
   | { readonly refusal: RequestRefusal }

@@ -7,6 +7,7 @@ import {
   CancelRequest,
   FleetRequest,
   MigrateRequest,
+  RecoverRequest,
   ResolveRequest,
   StartRequest,
   StatusRequest,
@@ -30,6 +31,7 @@ const verbs = {
   start: { request: StartRequest, reply: Answer },
   status: { request: StatusRequest, reply: Type.Union([StatusView, refused]) },
   fleet: { request: FleetRequest, reply: FleetView },
+  recover: { request: RecoverRequest, reply: Answer },
 }
 
 const meaningOf: Readonly<Record<Kind, string>> = {
@@ -41,6 +43,9 @@ const meaningOf: Readonly<Record<Kind, string>> = {
   verdict: 'Who may run the guest from now on: the first valid message is the verdict.',
   host: 'What a host can run and what it runs.',
   coordinator: 'Who leads the coordinators.',
+  alarm:
+    'The log does not hold what this writer has seen in it. Nothing is decided or started until it is answered.',
+  recovery: 'The answer to alarms, by a person. The same rule of `after` as for decisions.',
   progress: 'How the copying goes: samples, in a stream of their own that is kept by age.',
 }
 

@@ -225,7 +225,10 @@ async function makeStream(
   check: (config: Partial<StreamConfig>) => void = () => {},
 ): Promise<void> {
   try {
-    await jsm.streams.info(config.name)
+    const { config: found } = await jsm.streams.info(config.name)
+    // A stream of an older Ferry lacks the subjects that came since.
+    const subjects = [...new Set([...found.subjects, ...(config.subjects ?? [])])]
+    if (subjects.length > found.subjects.length) await jsm.streams.update(config.name, { subjects })
   } catch (error) {
     if (!(error instanceof JetStreamApiError) || error.code !== STREAM_NOT_FOUND) throw error
     // Refused before anything is made: an empty log would stand there, as nobody wanted it.

@@ -13,12 +13,19 @@ import { Queue } from '../queue.ts'
 export type MemoryLog = Log & {
   /** Puts raw text on a subject, as a stranger with a connection could. */
   readonly inject: (subject: string, body: string) => void
+  /** Loses everything behind a position, and comes back: a server whose store was restored from an old copy. */
+  readonly putBack: (position: number) => void
 }
 
 export function memoryLog(clock: Clock): MemoryLog {
   const entries: Entry[] = []
   const positions = new Map<string, number>()
   const followers = new Set<(entry: Entry) => void>()
+  const returns = new Set<() => void>()
+  const onReturn = (act: () => void) => {
+    returns.add(act)
+    return () => void returns.delete(act)
+  }
   const receivers = new Map<string, Receiver>()
 
   const store = (subject: string, body: string): Entry => {
@@ -32,7 +39,11 @@ export function memoryLog(clock: Clock): MemoryLog {
   async function* follow(range: { after: number; subject?: string; signal: AbortSignal }) {
     const queue = new Queue<Entry>()
     const wanted = matching(range.subject)
+    let position = range.after
     const tell = (entry: Entry) => {
+      // Who follows goes on behind what it was given last, as a consumer of a server does.
+      if (entry.position <= position) return
+      position = entry.position
       if (wanted(entry.subject)) queue.put(entry)
     }
     const stop = () => queue.close()
@@ -78,20 +89,35 @@ export function memoryLog(clock: Clock): MemoryLog {
       signal.addEventListener('abort', end, { once: true })
       if (signal.aborted) end()
 
+      let feed = new AbortController()
       const feeding = (async () => {
-        for await (const entry of follow({ after: 0, subject, signal: stop.signal }))
-          if (!receiver.acked.has(entry.position)) offer(entry)
+        while (!stop.signal.aborted) {
+          feed = new AbortController()
+          const either = AbortSignal.any([stop.signal, feed.signal])
+          for await (const entry of follow({ after: 0, subject, signal: either }))
+            if (!receiver.acked.has(entry.position)) offer(entry)
+        }
       })()
+      const forget = onReturn(() => feed.abort())
       try {
         yield* queue
       } finally {
+        forget()
         stop.abort()
         signal.removeEventListener('abort', end)
         await feeding
       }
     },
     silentForMs: () => 0,
+    onReturn,
     inject: (subject, body) => void store(subject, body),
+    putBack: (position) => {
+      entries.length = position
+      for (const [id, at] of positions) if (at > position) positions.delete(id)
+      // What was acknowledged is forgotten as well: the copy was taken before.
+      for (const { acked } of receivers.values()) acked.clear()
+      for (const act of returns) act()
+    },
   }
 }
 

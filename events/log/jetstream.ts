@@ -164,6 +164,7 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
     },
 
     silentForMs,
+    onReturn: onReconnect,
   }
 }
 

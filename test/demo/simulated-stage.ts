@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { systemClock } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
 import { sayOnStderr } from '@ferry/events/say'
+import { memoryWatermark } from '@ferry/events/watermark'
 import { runAgent } from '@ferry/host-agent/agent'
 import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
 import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
@@ -79,6 +80,7 @@ async function agentIn(
   })
   try {
     await runAgent({
+      watermark: memoryWatermark(),
       host,
       log: connection.log,
       heartbeats: connection.heartbeats,

@@ -294,6 +294,28 @@ export const doubtRaised = (given: Given = {}): EventOf<'DoubtRaised'> => ({
   data: { after: RIGHT, host: 'rack2', question: 'Does web1 run on rack2?' },
 })
 
+export const logBehind = (life = 0): EventOf<'LogBehind'> => ({
+  type: 'LogBehind',
+  id: `behind-${life}`,
+  writer: { host: 'rack2' },
+  time: TIME,
+  data: {
+    life,
+    missing: { position: 500, id: 'm1.1.Committed', subject: 'ferry.verdict.rack2.m1.1' },
+    head: 40,
+  },
+})
+export const logRecovered = (
+  data: Partial<EventOf<'LogRecovered'>['data']>,
+  id = 'recovered',
+): EventOf<'LogRecovered'> => ({
+  type: 'LogRecovered',
+  id,
+  writer: { coordinator: 'c1' },
+  time: TIME,
+  data: { after: 0, answers: [1], by: 'test', without: [], guests: [], ...data },
+})
+
 /** A migration's events up to where the copying goes on. */
 export const upToPerforming = () => [
   hostReported('rack1', [{ vm: 'web1', state: 'running' }]),

@@ -1,3 +1,4 @@
+import { isStopped } from '@ferry/events/alarms'
 import { systemClock } from '@ferry/events/clock'
 import type { Entry } from '@ferry/events/entry'
 import { isEvent } from '@ferry/events/entry'
@@ -12,7 +13,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { entryOf, longLog } from '../long-log.ts'
 import { tell } from '../story.ts'
-import { abandoned, requested } from './examples.ts'
+import { abandoned, logBehind, requested } from './examples.ts'
 import { anyStory, asyncly, whole } from './stories.ts'
 
 const test = suite('a snapshot')
@@ -70,6 +71,13 @@ test('anywhere in many migrations as well, with those that are over in their ord
     fc.asyncProperty(fc.integer({ min: 1, max: 400 }), (position) => isOneWay(entries, position)),
     { numRuns: 50 },
   )
+})
+
+test('keeps the alarms about the log', async () => {
+  const { entries } = tell(...whole(), logBehind())
+  const fleet = await opened(await kept(entries, entries.length))
+  assert.ok(isStopped(fleet.alarms))
+  await isOneWay(entries, entries.length)
 })
 
 test('forgets what a full replay forgets', async () => {

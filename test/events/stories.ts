@@ -12,6 +12,8 @@ import {
   completed,
   fenced,
   hostReported,
+  logBehind,
+  logRecovered,
   performFailed,
   performed,
   prepare,
@@ -59,6 +61,8 @@ const anything: fc.Arbitrary<Event> = fc.oneof(
     prepare({ vm: 'web2' }),
     targetPrepared({ attempt: 2 }),
     hostReported('rack2', [{ vm: 'web1', state: 'running' }]),
+    logBehind(),
+    logRecovered({ guests: [{ vm: 'web1', host: 'rack2', isRunning: true }] }),
   ),
 )
 

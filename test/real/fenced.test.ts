@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { systemClock } from '@ferry/events/clock'
 import { connect } from '@ferry/events/log/connect'
+import { memoryWatermark } from '@ferry/events/watermark'
 import { runAgent } from '@ferry/host-agent/agent'
 import { qemuDriver } from '@ferry/host-agent/drivers/qemu/driver'
 import { probeQemu } from '@ferry/host-agent/drivers/qemu/probe'
@@ -37,6 +38,7 @@ async function agentThatDies(lab: Lab, host: string) {
   const edges = { host, log, heartbeats, clock, say: silent, key, signal: stop.signal }
   const ended = runAgent({
     ...edges,
+    watermark: memoryWatermark(),
     wire: tlsWire,
     random: randomBytes,
     transfers: { listen },

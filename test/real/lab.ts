@@ -128,8 +128,8 @@ export async function openLab(options: LabOptions): Promise<Lab> {
   const coordinators = new Map<string, LabProcess>()
   for (let number = 1; number <= count; number++) {
     const name = `c${number}`
-    const words = ['coordinator', '--server', (await logFor(name)).join(), '--name', name]
-    coordinators.set(name, run(`coordinator-${name}`, words))
+    const where = ['--server', (await logFor(name)).join(), '--state', folder]
+    coordinators.set(name, run(`coordinator-${name}`, ['coordinator', '--name', name, ...where]))
   }
   const agents = new Map<string, LabProcess>()
   for (const host of hosts) {

@@ -135,6 +135,8 @@ export function logClient(edges: ClientEdges): Log {
     follow,
     deliveries: (receiver) => deliveries(receiver, edges),
     silentForMs,
+    // This server forgets nothing.
+    onReturn: () => () => {},
   }
 }
 

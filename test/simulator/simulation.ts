@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
 import { verbsOf } from '@ferry/coordinator/api'
-import { coordinate } from '@ferry/coordinator/coordinate'
+import { coordinate, defaultSettleMs } from '@ferry/coordinator/coordinate'
 import type { Coordinator } from '@ferry/coordinator/coordinate'
 import { defaultRules } from '@ferry/coordinator/decide/world'
 import { defaultLease } from '@ferry/coordinator/lease'
@@ -10,6 +10,8 @@ import * as fleets from '@ferry/events/fleet'
 import { isEnded } from '@ferry/events/phases'
 import type { Snapshots } from '@ferry/events/snapshots'
 import type { Say } from '@ferry/events/say'
+import { memoryWatermark } from '@ferry/events/watermark'
+import type { Watermark } from '@ferry/events/watermark'
 import { runAgent } from '@ferry/host-agent/agent'
 import { chances as makeChances } from './chance.ts'
 import type { Checker, Witnessed } from './checker.ts'
@@ -142,6 +144,13 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     )
   }
 
+  /** Outlives the process, as a disk does. */
+  const disks = new Map<string, Watermark>()
+  const watermarkOf = ({ node }: Life) => {
+    const disk = disks.get(node) ?? memoryWatermark()
+    disks.set(node, disk)
+    return disk
+  }
   const clientOf = (life: Life) => ({ life, server, network, time, chances, faults })
   const coordinator = (life: Life) =>
     coordinate({
@@ -154,6 +163,8 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       clock: life.clock,
       rules: defaultRules,
       lease: defaultLease,
+      watermark: watermarkOf(life),
+      settleMs: defaultSettleMs,
       say,
       signal: forever(),
     }).then((running) => {
@@ -178,6 +189,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
         effect: (effect) => checked((checker) => checker.onEffect?.(effect)),
       }),
       key: machine.key,
+      watermark: watermarkOf(life),
       wire: wireOf(ether, life),
       transfers: { listen: { host, port: 7000 } },
       random: (count) => {

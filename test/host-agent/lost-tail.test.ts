@@ -1,0 +1,171 @@
+import { judgeRecover } from '@ferry/coordinator/decide/recover'
+import { isStopped } from '@ferry/events/alarms'
+import type { Watermark } from '@ferry/events/watermark'
+import type { Driver } from '@ferry/host-agent/driver'
+import type { Event } from '@ferry/schemas/event'
+import type { RecoverRequest } from '@ferry/schemas/request'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { withFleet } from '../fleet-in-process.ts'
+import type { FleetInProcess } from '../fleet-in-process.ts'
+import { until } from '../until.ts'
+
+/** The log is put back to an old copy of itself, at the worst moments, under a fleet with simulated guests. */
+const test = suite('a log that lost its tail')
+
+const two = ['rack1', 'rack2']
+const places = ({ hosts }: FleetInProcess) =>
+  [...hosts].flatMap(([host, { world }]) =>
+    [...world.guests.values()].map(({ state }) => `${host} ${state}`),
+  )
+
+async function positionOf({ log }: FleetInProcess, type: Event['type']): Promise<number> {
+  for await (const { position, message } of log.read({ after: 0 }))
+    if (message.is === 'event' && message.event.type === type) return position
+  throw new Error(`there is no ${type}`)
+}
+
+const isAlarmed = ({ coordinator }: FleetInProcess) => isStopped(coordinator().fleet().alarms)
+
+const recover = ({ coordinator }: FleetInProcess, more: Partial<RecoverRequest> = {}) =>
+  coordinator().record(
+    (fleet, world) => judgeRecover(fleet, { by: 'test', without: [], guests: [], ...more }, world),
+    'recovery',
+  )
+
+/** Recovers when every host has said what runs there. */
+async function recovered(fleet: FleetInProcess, more: Partial<RecoverRequest> = {}) {
+  await until('the recovery', async () => (await recover(fleet, more)).accepted)
+  await until('the alarms to be answered', () => !isAlarmed(fleet))
+}
+
+test('Committed and lost: nothing is decided, and after the recovery the guest runs once, on the target', () =>
+  withFleet(two, {}, async (fleet) => {
+    await fleet.start('db1', 'rack2')
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await fleet.ended('m1')
+    fleet.log.putBack((await positionOf(fleet, 'TargetPrepared')) + 1)
+    await until('the alarm', () => isAlarmed(fleet))
+    const refused = await fleet.migrate({ request: 'm2', vm: 'db1' })
+    assert.is(refused.accepted ? '' : refused.refusal.type, 'LogBehind')
+    assert.equal(places(fleet), ['rack2 running', 'rack2 running'])
+
+    await recovered(fleet)
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    await fleet.migrate({ request: 'm3', vm: 'web1', target: 'rack1' })
+    assert.is((await fleet.ended('m3')).phase, 'completed')
+    assert.equal(places(fleet), ['rack1 running', 'rack2 running'])
+  }))
+
+test('a source that was to be released when the tail was lost is released by the recovery', async () => {
+  let letGo = () => {}
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve
+  })
+  let isReached = false
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    release: async (vm) => {
+      const isFirst = !isReached
+      isReached = true
+      if (isFirst) {
+        await held
+        throw new Error('the agent was cut off here')
+      }
+      return driver.release(vm)
+    },
+  })
+  await withFleet(two, { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await until('the release to be reached', () => isReached)
+    fleet.log.putBack((await positionOf(fleet, 'TargetPrepared')) + 1)
+    letGo()
+    await until('the alarm', () => isAlarmed(fleet))
+    assert.equal(places(fleet), ['rack1 sent', 'rack2 running'])
+    await recovered(fleet)
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    await until('one copy', () => places(fleet).join() === 'rack2 running')
+  })
+})
+
+test('a guest does not wait for the disk to remember why it may run; whoever asks about it does', async () => {
+  let letGo = () => {}
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve
+  })
+  let hasRun = false
+  let isAsked = false
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    activate: async (vm) => {
+      const running = await driver.activate(vm)
+      hasRun = true
+      return running
+    },
+  })
+  const watermarks = (watermark: Watermark): Watermark => ({
+    ...watermark,
+    sync: async () => {
+      if (!hasRun) return
+      isAsked = true
+      await held
+    },
+  })
+  await withFleet(two, { drivers, watermarks }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await until('the disk to be waited for', () => isAsked)
+    assert.equal(places(fleet), ['rack1 sent', 'rack2 running'])
+    const said = await positionOf(fleet, 'TargetRunning').catch((error: Error) => error.message)
+    assert.is(said, 'there is no TargetRunning')
+    letGo()
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+  })
+})
+
+test('a start that the log has forgotten is not carried out a second time', () =>
+  withFleet(two, {}, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    const started = await positionOf(fleet, 'GuestStarted')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await fleet.ended('m1')
+    fleet.log.putBack(started - 1)
+    await until('the alarm', () => isAlarmed(fleet))
+    await recovered(fleet)
+    await fleet.migrate({ request: 'm2', vm: 'web1', target: 'rack1' })
+    assert.is((await fleet.ended('m2')).phase, 'completed')
+    assert.equal(places(fleet), ['rack1 running'])
+  }))
+
+test('a coordinator without a memory stops as well, because the hosts say it', () =>
+  withFleet(two, {}, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    fleet.log.putBack((await positionOf(fleet, 'GuestStarted')) - 1)
+    await until('the alarm', () => isAlarmed(fleet))
+    await fleet.replaceCoordinator()
+    assert.ok(isAlarmed(fleet))
+    const refused = await fleet.cancel('m1')
+    assert.is(refused.accepted ? '' : refused.refusal.type, 'UnknownMigration')
+    await until(
+      'the hosts to be heard',
+      () => fleet.coordinator().world().alive.size === two.length,
+    )
+    await recovered(fleet)
+  }))
+
+test('a silent host has to be named', () =>
+  withFleet(two, {}, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.hosts.get('rack2')?.stopAgent()
+    fleet.log.putBack((await positionOf(fleet, 'GuestStarted')) - 1)
+    await until('the alarm', () => isAlarmed(fleet))
+    await until('rack1 to have reported', async () => {
+      const answer = await recover(fleet)
+      return !answer.accepted && answer.sentence.startsWith('rack2 has not said')
+    })
+    await recovered(fleet, { without: ['rack2'] })
+  }))
+
+test.run()
