@@ -51,9 +51,9 @@ export function newLife(): Life {
             isOver ? stillborn : held(Reflect.apply(member, target, words))
         },
       }),
-    wire: ({ listen, connect, admit }) => ({
+    wire: (wire) => ({
       listen: async (at, door) => {
-        const listening = await listen(at, {
+        const listening = await wire.listen(at, {
           ...door,
           visit: (visit) => {
             atEnd(() => visit.stream.destroy())
@@ -64,11 +64,11 @@ export function newLife(): Life {
         return listening
       },
       connect: async (ticket, signal) => {
-        const stream = await connect(ticket, signal)
+        const stream = await wire.connect(ticket, signal)
         atEnd(() => stream.destroy())
         return stream
       },
-      admit,
+      admit: (visit, key) => wire.admit(visit, key),
     }),
     atEnd,
     end: () => {

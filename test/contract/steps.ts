@@ -209,13 +209,13 @@ function endingOf({ phase, call, spot, way }: Case): Ending {
   if (way === 'is refused' && refusal !== 'none') return refusal.leads
   if (phase === 'cancelling') return stayed
   const isCopying = call === 'perform' || call === 'receive'
-  if (!isCopying || spot === 'answered' || !breaksTheStream.includes(way)) return arrived
+  if (!isCopying || spot === 'answered' || !breaksTheStream.has(way)) return arrived
   // What was on its way between the two is lost with either of them, and is sent anew.
   if (spot === 'after') return arrivedLater
   return call === 'receive' ? arrivedAnyway : arrived
 }
 
-const breaksTheStream: readonly WayName[] = ['fails', 'is followed by the death of the agent']
+const breaksTheStream = new Set<WayName>(['fails', 'is followed by the death of the agent'])
 
 const GUEST = 'guest'
 /** Under this a copy is never done, so that it can be cancelled. */

@@ -17,7 +17,7 @@ const probed = probeQemu({
 })
 
 everyStep('qemu', {
-  atOnce: 4,
+  atOnce: 6,
   patienceMs: 120_000,
   open: async () => {
     const facts = await probed
