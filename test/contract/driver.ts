@@ -312,6 +312,14 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     assert.ok(rounds > 0 && sent.rounds >= rounds, `${rounds} of ${sent.rounds}`)
   })
 
+  test('let go of while it looks, it does not hold on to a guest that the next one needs', async () => {
+    const vm = await started()
+    const looking = source().inspect()
+    await hosts.source.crash()
+    await looking.catch(() => {})
+    assert.equal(await states(vm), ['running', undefined])
+  })
+
   test('lets go of its guests without touching them', async () => {
     const vm = await started()
     await source().close()
