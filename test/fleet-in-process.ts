@@ -140,8 +140,16 @@ export async function fleetInProcess(
   let coordinators = 1
   const nextCoordinator = async () => {
     leader = await coordinatorNamed(`c${(coordinators += 1)}`)
+    await allAlive()
   }
   const current = () => leader.coordinator
+  const all = (are: (name: string) => boolean) => () => names.every(are)
+  const allAlive = () =>
+    until(
+      'all hosts to be alive',
+      all((name) => current().world().alive.has(name)),
+      options.patienceMs,
+    )
 
   const hosts = new Map<string, HostInProcess>()
   const running = new Map<string, Promise<void>>()
@@ -212,17 +220,12 @@ export async function fleetInProcess(
     if (found === undefined) throw new Error(`${id} is gone`)
     return found
   }
-  const all = (are: (name: string) => boolean) => () => names.every(are)
   await until(
     'all hosts to report',
     all((name) => current().fleet().hosts.has(name)),
     options.patienceMs,
   )
-  await until(
-    'all hosts to be alive',
-    all((name) => current().world().alive.has(name)),
-    options.patienceMs,
-  )
+  await allAlive()
 
   return {
     log,
