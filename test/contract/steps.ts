@@ -219,7 +219,7 @@ const breaksTheStream = new Set<WayName>(['fails', 'is followed by the death of 
 
 const GUEST = 'guest'
 /** Under this a copy is never done, so that it can be cancelled. */
-const neverDone = { bandwidthBytesPerSecond: 8_000_000, downtimeMs: 1 }
+const neverDone = { bandwidthBytesPerSecond: 1_000_000, downtimeMs: 1 }
 
 /** One case on its stage. */
 type Scene = {
