@@ -18,6 +18,7 @@ import { systemClock } from '@ferry/events/clock'
 import { migrationOf } from '@ferry/events/fleet'
 import { memoryLog } from '@ferry/events/log/in-memory'
 import { memoryRegisters } from '@ferry/events/log/in-memory-registers'
+import type { Log } from '@ferry/events/log'
 import { registerSnapshots } from '@ferry/events/log/register-snapshots'
 import type { MemoryLog } from '@ferry/events/log/in-memory'
 import type { Migration } from '@ferry/events/migration'
@@ -31,7 +32,9 @@ import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
 import type { Driver } from '@ferry/host-agent/driver'
 import { hostKey } from '@ferry/host-agent/keys'
 import { tlsWire } from '@ferry/host-agent/transfer/tls-wire'
+import type { Writer } from '@ferry/schemas/event'
 import type { MigrateRequest, ResolveRequest } from '@ferry/schemas/request'
+import { newLife } from './life.ts'
 import { until } from './until.ts'
 
 /** Opens one for the time of some work. */
@@ -57,16 +60,24 @@ export type FleetOptions = {
   /** Puts something between an agent and its disk. */
   readonly watermarks?: (watermark: Watermark, host: string) => Watermark
   readonly fences?: Fences
+  /** Puts something between a process and the log. */
+  readonly logs?: (log: Log, writer: Writer) => Log
+  /** A driver as each new agent opens it, for guests that are not simulated here. */
+  readonly open?: (host: string) => Driver
+  /** How long to wait for anything. */
+  readonly patienceMs?: number
   readonly say?: Say
 }
 
-/** A coordinator and hosts in this process: real transfers on loopback, simulated guests, a log in memory. */
+/** A coordinator and hosts in this process: real transfers on loopback, a log in memory, and guests that are simulated, or not. */
 export type FleetInProcess = {
   readonly log: MemoryLog
   /** The one that was started last. */
   readonly coordinator: () => Coordinator
   /** Ends the coordinator without a word, and starts another one on the same log. */
   readonly replaceCoordinator: () => Promise<void>
+  /** Kills the coordinator where it stands, and starts another one, which has to wait for the lease. */
+  readonly crashCoordinator: () => Promise<void>
   readonly hosts: ReadonlyMap<string, HostInProcess>
   readonly start: (vm: string, host: string) => Promise<void>
   readonly migrate: (
@@ -91,6 +102,8 @@ export type HostInProcess = {
   /** Ends the agent without a word, as far as that is possible in one process. */
   readonly stopAgent: () => Promise<void>
   readonly startAgent: () => void
+  /** Kills the agent where it stands, and starts the next one. */
+  readonly crashAgent: () => void
 }
 
 export const silent: Say = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
@@ -101,7 +114,7 @@ export async function fleetInProcess(
   names: readonly string[],
   options: FleetOptions = {},
 ): Promise<FleetInProcess> {
-  const { vm = quietVm, drivers = (driver) => driver, say = silent } = options
+  const { vm = quietVm, drivers = (driver) => driver, logs = (log) => log, say = silent } = options
   const { watermarks = (watermark) => watermark } = options
   const folder = await mkdtemp(join(tmpdir(), 'ferry-fleet-'))
   const clock = systemClock
@@ -111,14 +124,15 @@ export async function fleetInProcess(
   const stopAll = new AbortController()
   const coordinatorNamed = async (name: string) => {
     const stop = new AbortController()
+    const life = newLife()
     const coordinator = await coordinate({
       name,
-      log,
-      leases,
-      heartbeats,
-      snapshots,
+      log: life.hold(logs(log, { coordinator: name })),
+      leases: life.hold(leases),
+      heartbeats: life.hold(heartbeats),
+      snapshots: life.hold(snapshots),
       snapshotEvery: options.snapshotEvery ?? defaultSnapshotEvery,
-      clock,
+      clock: life.hold(clock),
       rules: { ...defaultRules, ...options.rules },
       lease: { renewMs: 50, leaseMs: 500 },
       ...(options.fences === undefined ? {} : { fences: options.fences }),
@@ -127,14 +141,25 @@ export async function fleetInProcess(
       say,
       signal: AbortSignal.any([stop.signal, stopAll.signal]),
     })
-    return { coordinator, stop: () => stop.abort() }
+    return { coordinator, life, stop: () => stop.abort() }
   }
   let leader = await coordinatorNamed('c1')
   let coordinators = 1
+  const nextCoordinator = async () => {
+    leader = await coordinatorNamed(`c${(coordinators += 1)}`)
+    await allAlive()
+  }
   const current = () => leader.coordinator
+  const all = (are: (name: string) => boolean) => () => names.every(are)
+  const allAlive = () =>
+    until(
+      'all hosts to be alive',
+      all((name) => current().world().alive.has(name)),
+      options.patienceMs,
+    )
 
   const hosts = new Map<string, HostInProcess>()
-  const running: Promise<void>[] = []
+  const running = new Map<string, Promise<void>>()
   for (const host of names) {
     const world: SimulatedHost = {
       guests: new Map(),
@@ -142,17 +167,40 @@ export async function fleetInProcess(
       definitionOf: async () => vm,
     }
     const key = await hostKey(join(folder, `${host}.key`))
-    const transfers = { listen: { host: '127.0.0.1', port: 0 } }
-    const [wire, random] = [tlsWire, randomBytes]
+    const listen = { host: '127.0.0.1', port: 0 }
     const watermark = watermarks(memoryWatermark(), host)
-    const edges = { host, log, heartbeats, clock, say, key, watermark, wire, random, transfers }
+    const open = () => options.open?.(host) ?? simulatedDriver(world, clock)
     let stop = new AbortController()
-    let agent: Promise<void> = Promise.resolve()
+    let life = newLife()
     const startAgent = () => {
       stop = new AbortController()
-      const signal = AbortSignal.any([stop.signal, stopAll.signal])
-      agent = runAgent({ ...edges, driver: drivers(simulatedDriver(world, clock), host), signal })
-      running.push(agent)
+      life = newLife()
+      const driver = open()
+      const wire = life.wire(tlsWire)
+      life.atEnd(() => void driver.close())
+      const agent = runAgent({
+        host,
+        log: life.hold(logs(log, { host })),
+        heartbeats: life.hold(heartbeats),
+        clock: life.hold(clock),
+        say,
+        driver: life.hold(drivers(driver, host)),
+        key,
+        watermark,
+        wire: {
+          ...wire,
+          listen: async (at, door) => {
+            const listening = await wire.listen(at, door)
+            // The next agent is found where this one was.
+            listen.port = listening.port
+            return listening
+          },
+        },
+        random: randomBytes,
+        transfers: { listen },
+        signal: AbortSignal.any([stop.signal, stopAll.signal]),
+      })
+      running.set(host, agent)
     }
     startAgent()
     hosts.set(host, {
@@ -160,24 +208,33 @@ export async function fleetInProcess(
       startAgent,
       stopAgent: async () => {
         stop.abort()
-        await agent
+        await running.get(host)
+      },
+      crashAgent: () => {
+        life.end()
+        // For the sake of the log, which goes on delivering otherwise: nothing of the dead one hears it.
+        stop.abort()
+        startAgent()
       },
     })
   }
   const migration = (id: string) => migrationOf(current().fleet(), id)
   const when: FleetInProcess['when'] = async (id, isIt, what) => {
-    await until(`${id} ${what}`, () => {
+    const isSo = () => {
       const now = migration(id)
       return now !== undefined && isIt(now)
-    })
+    }
+    await until(`${id} ${what}`, isSo, options.patienceMs)
     const found = migration(id)
     if (found === undefined) throw new Error(`${id} is gone`)
     return found
   }
-  await until('all hosts to report', () => names.every((name) => current().fleet().hosts.has(name)))
-  await until('all hosts to be alive', () =>
-    names.every((name) => current().world().alive.has(name)),
+  await until(
+    'all hosts to report',
+    all((name) => current().fleet().hosts.has(name)),
+    options.patienceMs,
   )
+  await allAlive()
 
   return {
     log,
@@ -185,7 +242,12 @@ export async function fleetInProcess(
     replaceCoordinator: async () => {
       leader.stop()
       await leader.coordinator.ended
-      leader = await coordinatorNamed(`c${(coordinators += 1)}`)
+      await nextCoordinator()
+    },
+    crashCoordinator: async () => {
+      leader.life.end()
+      leader.stop()
+      await nextCoordinator()
     },
     hosts,
     when,
@@ -196,6 +258,7 @@ export async function fleetInProcess(
       await until(
         `${vm} to run`,
         () => current().fleet().guests.get(vm)?.seenOn[host]?.state === 'running',
+        options.patienceMs,
       )
     },
     migrate: (request) =>
@@ -215,7 +278,7 @@ export async function fleetInProcess(
       ),
     close: async () => {
       stopAll.abort()
-      await Promise.all([current().ended, ...running])
+      await Promise.all([current().ended, ...running.values()])
       await rm(folder, { recursive: true })
     },
   }

@@ -287,11 +287,37 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     })
   })
 
+  test('losing its hypervisor while an image is waited for is no more than a copy that fails', async () => {
+    const vm = await prepared()
+    const [waiting, gone] = [new AbortController(), new AbortController()]
+    const fill = async () => {
+      waiting.abort()
+      await once(gone.signal, 'abort')
+      throw new CopyFailed({ type: 'StreamCut', receivedBytes: 0 })
+    }
+    const { signal } = new AbortController()
+    const receiving = failureOf(target().receive(vm, { fill, signal }))
+    await until('the image to be waited for', () => waiting.signal.aborted)
+    await hosts.target.crash()
+    gone.abort()
+    assert.equal(await receiving, { type: 'StreamCut', receivedBytes: 0 })
+    await target().clear(vm)
+    assert.equal(await states(vm), ['running', undefined])
+  })
+
   test('tells of its rounds', async () => {
     const vm = await prepared()
     let rounds = 0
     const { sent } = await copy(vm, openWire(), { round: () => (rounds += 1) })
     assert.ok(rounds > 0 && sent.rounds >= rounds, `${rounds} of ${sent.rounds}`)
+  })
+
+  test('let go of while it looks, it does not hold on to a guest that the next one needs', async () => {
+    const vm = await started()
+    const looking = source().inspect()
+    await hosts.source.crash()
+    await looking.catch(() => {})
+    assert.equal(await states(vm), ['running', undefined])
   })
 
   test('lets go of its guests without touching them', async () => {

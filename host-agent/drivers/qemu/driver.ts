@@ -57,6 +57,7 @@ export function qemuDriver(settings: QemuSettings): Driver {
   checkDepth(guests)
   const attached = new Map<string, Attached>()
   const listeners = new Set<() => void>()
+  let isClosed = false
   const changed = () => {
     for (const tell of listeners) tell()
   }
@@ -68,6 +69,11 @@ export function qemuDriver(settings: QemuSettings): Driver {
     const copy = await findCopy(folderOf(guests, vm))
     if (copy === undefined) return undefined
     const qmp = await connectQmp(join(copy.folder, 'agent.qmp'), clock)
+    if (isClosed) {
+      // QEMU speaks to one visitor at a time, and that is the next agent.
+      qmp.close()
+      throw new Error(`the agent let go of ${vm} while it looked for it`)
+    }
     const fresh = { copy, qmp }
     attached.set(vm, fresh)
     qmp.onEvent(({ event }) => {
@@ -287,6 +293,7 @@ export function qemuDriver(settings: QemuSettings): Driver {
     onChange: (listener) => void listeners.add(listener),
 
     close: async () => {
+      isClosed = true
       listeners.clear()
       for (const { qmp } of attached.values()) qmp.close()
     },

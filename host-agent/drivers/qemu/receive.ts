@@ -17,6 +17,8 @@ export async function receive(
   const loading = watch(qmp)
   await qmp.execute('migrate-incoming', { uri: `unix:${path}` })
   const hypervisor = createConnection(path)
+  // Until the source comes nobody else listens, and a QEMU that ends must not take the agent with it.
+  hypervisor.on('error', () => {})
   const stop = () => hypervisor.destroy()
   // Else nobody would notice until the source sends more.
   void qmp.closed.then(() => hypervisor.destroy(new Error('QEMU ended')))
