@@ -207,9 +207,10 @@ test('ordered twice to start a guest while it is starting, a host starts it once
 })
 
 test('a coordinator that is replaced while it copies is not missed', () =>
-  withFleet(two, { vm: slowVm }, async (fleet) => {
+  withFleet(two, { vm: { memoryMiB: 16, pagesPerSecond: 500 } }, async (fleet) => {
     await fleet.start('web1', 'rack1')
-    await fleet.migrate({ request: 'm1', vm: 'web1' })
+    const policy = { bandwidthBytesPerSecond: 8_000_000 }
+    await fleet.migrate({ request: 'm1', vm: 'web1', policy })
     await fleet.when('m1', isCopying, 'to copy')
     await fleet.replaceCoordinator()
     const { phase, attempt } = await fleet.ended('m1')
