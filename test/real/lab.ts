@@ -119,7 +119,8 @@ export async function openLab(options: LabOptions): Promise<Lab> {
   const logLinks = new Map<string, Link>()
   /** Where somebody of that name finds nats-server. */
   const logFor = async (name: string): Promise<readonly string[]> => {
-    if (!isCuttable) return servers
+    // Who knows one server of a cluster is told of the others: only a lone one can be hidden behind a link.
+    if (!isCuttable || servers.length > 1) return servers
     const link = await openLink(Number(new URL(server).port))
     logLinks.set(name, link)
     return [`nats://${link.address.host}:${link.address.port}`]
