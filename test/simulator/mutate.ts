@@ -11,7 +11,7 @@ import type { Report } from './worker.ts'
  * when one of them is not found within the number of runs that CI has.
  */
 const ROOT = join(import.meta.dirname, '..', '..')
-const MOST_RUNS = 400
+const MOST_RUNS = 300
 const rooms = ['schemas', 'events', 'coordinator', 'host-agent', 'test']
 const words = process.argv.slice(2)
 

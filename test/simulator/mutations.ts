@@ -65,12 +65,6 @@ export const mutations: readonly Mutation[] = [
     to: 'if (present !== undefined) present.push(delivery)',
   },
   {
-    bug: 'whatever stands first on a guarded subject is valid',
-    file: 'events/log.ts',
-    from: "'after' in entry.message.event.data && entry.message.event.data.after === head",
-    to: "'after' in entry.message.event.data && head >= 0",
-  },
-  {
     bug: 'a writer believes that it won when its message is stored',
     file: 'events/log.ts',
     from: 'return { won: entry.message.event.id === event.id, winner: entry }',
@@ -101,12 +95,6 @@ export const mutations: readonly Mutation[] = [
     to: 'if (event.attempt < 0)',
   },
   {
-    bug: 'an answer for another slot counts for this one',
-    file: 'events/migration.ts',
-    from: "if ('admission' in event.data && event.data.admission !== attempt.slot?.admission)",
-    to: "if ('admission' in event.data && event.data.admission < 0)",
-  },
-  {
     bug: 'anybody may say what a host says',
     file: 'events/migration.ts',
     from: "if (!('host' in event.writer) || event.writer.host !== host)",
@@ -129,12 +117,6 @@ export const mutations: readonly Mutation[] = [
     file: 'coordinator/decide/next-step.ts',
     from: 'return facts.SourceResumed !== undefined && mayRetry(the, cause)',
     to: 'return mayRetry(the, cause)',
-  },
-  {
-    bug: 'a silent host is asked only once',
-    file: 'coordinator/decide/ask.ts',
-    from: ': before.storedAt + patienceMs(wanted.command, before.times)',
-    to: ': Number.MAX_SAFE_INTEGER',
   },
   {
     bug: 'a source that is told to stop waits for the target',
