@@ -23,7 +23,9 @@ test(`${ROUNDS} times: exactly one guest, and the log, both hosts and the post-m
       const migration = `race-${round}`
       const target = home === 'rack1' ? 'rack2' : 'rack1'
       const paused = lab.event(`${migration} to pause`, ({ type }) => type === 'SourcePaused')
-      await lab.migrate({ request: migration, vm: 'web1', target, policy: { attempts: 1 } })
+      // Its memory was just looked at, so that the fleet may be told of a pause; asking again is asking once.
+      const wish = { request: migration, vm: 'web1', target, policy: { attempts: 1 } }
+      await until(`${migration} to be accepted`, async () => (await lab.migrate(wish)).accepted)
       await paused
       await systemClock.sleep((round / ROUNDS) * LATEST_MS)
       await lab.cancel(migration)
