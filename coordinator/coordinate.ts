@@ -379,6 +379,8 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   }
 
   signal.addEventListener('abort', () => turns.close(), { once: true })
+  // It may have been told to end while it was reading the log.
+  if (signal.aborted) turns.close()
   const edgesEnded = Promise.all(
     [follow(), lead(), hosts.watching, witness.watching].map((part) => part.catch(fail)),
   )
