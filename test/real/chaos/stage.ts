@@ -72,12 +72,15 @@ export async function setStage(lab: Lab, name: string): Promise<Stage> {
     telling,
     migrate: async (isSlow) => {
       const policy = isSlow ? SLOWLY : QUICKLY
-      const answer = await lab.migrate({ request: migration, vm, target, policy })
-      if (!answer.accepted) throw new Error(answer.sentence)
+      // Any coordinator answers, and one that has just come back may not have folded the guest's start yet.
+      const wish = { request: migration, vm, target, policy }
+      await until(`${migration} to be accepted`, async () => (await lab.migrate(wish)).accepted)
     },
     cancel: async () => {
-      const answer = await lab.cancel(migration)
-      if (!answer.accepted) throw new Error(answer.sentence)
+      await until(
+        `${migration} to be cancelled`,
+        async () => (await lab.cancel(migration)).accepted,
+      )
     },
     hold: (link, way) => {
       const heal = link.silence(way)
