@@ -276,8 +276,10 @@ async function finish(
       data: { admission, committedAt, runningAt },
     }
   } catch (error) {
-    // Rule 6: this process has received the image and knows that nobody started it.
+    // Rule 6: this process has received the image and knows that nobody started it. Nor will anybody: the copy ends first,
+    // or the next agent could start it while this word is still on its way.
     if (!(error instanceof NeverStarted)) throw error
+    await driver.clear(vm)
     return {
       ...voice.about(command, 'TargetNeverRan'),
       type: 'TargetNeverRan',

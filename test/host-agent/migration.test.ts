@@ -1,6 +1,7 @@
-import { CopyFailed } from '@ferry/host-agent/driver'
+import { CopyFailed, NeverStarted } from '@ferry/host-agent/driver'
 import type { Driver } from '@ferry/host-agent/driver'
 import { encode } from '@ferry/schemas/cloud-event'
+import type { Log } from '@ferry/events/log'
 import { commands } from '@ferry/events/subjects'
 import { targetOf } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
@@ -177,6 +178,31 @@ test('an agent that was restarted answers a repeated command with its first answ
     assert.is(begun, 2)
     await fleet.cancel('m1')
     assert.is((await fleet.ended('m1')).phase, 'abandoned')
+    assert.equal(places(fleet), ['rack1 running'])
+  })
+})
+
+test('a target that says that the guest never ran has no copy any more that somebody could start (rule 6)', async () => {
+  const failure = { type: 'HypervisorFailed', message: 'it does not want to' } as const
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    activate: () => Promise.reject(new NeverStarted(failure)),
+  })
+  const hadCopy: boolean[] = []
+  const logs = (log: Log): Log => ({
+    ...log,
+    append: (event, options) => {
+      if (event.type === 'TargetNeverRan') hadCopy.push(isThere())
+      return log.append(event, options)
+    },
+  })
+  let isThere = () => true
+  await withFleet(two, { drivers, logs }, async (fleet) => {
+    isThere = () => fleet.hosts.get('rack2')?.world.guests.has('web1') ?? true
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2', policy: { attempts: 1 } })
+    assert.is((await fleet.ended('m1')).phase, 'abandoned')
+    assert.equal(hadCopy, [false])
     assert.equal(places(fleet), ['rack1 running'])
   })
 })
