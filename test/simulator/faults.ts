@@ -114,5 +114,3 @@ export function drawFaults(chance: Chance): Faults {
     drawn[name] = chance.happens(0.5) ? worst[name] * chance.pick([0.1, 0.3, 1]) : 0
   return drawn
 }
-
-export const without = (faults: Faults, name: keyof Faults): Faults => ({ ...faults, [name]: 0 })

@@ -1,5 +1,4 @@
 import type { Clock } from '@ferry/events/clock'
-import type { Chance } from './chance.ts'
 import { clockOn } from './time.ts'
 import type { Time } from './time.ts'
 
@@ -79,6 +78,3 @@ export function live(options: {
 
 /** Where a dead process's code stays: it waits for something that never comes. */
 export const never = <T>(): Promise<T> => new Promise<T>(() => {})
-
-export const chanceToDie = (chance: Chance, probability: () => number) => () =>
-  chance.happens(probability())
