@@ -148,6 +148,26 @@ export function logContract(name: string, open: () => Promise<OpenLog>): void {
     assert.equal(seen, [kept.id, dropped.id, dropped.id])
   })
 
+  test('whoever is told to stop ends, at whatever moment of beginning to listen that is', async () => {
+    const { log } = opened
+    const vm = unique()
+    const stopped = async (afterTurns: number) => {
+      const stop = new AbortController()
+      const receiver = { durable: vm, subject: `ferry.fact.*.${vm}.*`, ackWaitMs: 1000 }
+      const listening = collect(log.deliveries({ ...receiver, signal: stop.signal }))
+      for (let turn = 0; turn < afterTurns; turn++)
+        await new Promise((resolve) => setImmediate(resolve))
+      stop.abort()
+      await within(
+        systemClock,
+        10_000,
+        `the end, told to stop after ${afterTurns} turns`,
+        listening,
+      )
+    }
+    for (let afterTurns = 0; afterTurns < 60; afterTurns++) await stopped(afterTurns)
+  })
+
   test('does not deliver again while the receiver says that it is still at it', async () => {
     const { log } = opened
     const vm = unique()
