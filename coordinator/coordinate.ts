@@ -322,8 +322,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   const take = (turn: Turn) => {
     if ('entry' in turn) {
       fold(turn.entry)
-      // What was folded across a loss is the state of no log.
-      snapshots.folded(fleet, turn.entry, mayAct())
+      snapshots.folded(turn.entry)
     } else if ('written' in turn) {
       if (turn.position <= fleet.position) finish(turn.written)
       else writing.set(turn.written, turn.position)
@@ -336,6 +335,8 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
       lookAt(world().now + AFTER_FAILURE_MS)
     }
     actOnStale()
+    // What was folded across a loss is the state of no log.
+    snapshots.turned(fleet, mayAct())
   }
 
   const follow = async () => {

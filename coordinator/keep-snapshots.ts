@@ -50,9 +50,12 @@ export function keepSnapshots(edges: {
   }
 
   return {
-    folded: (fleet: Fleet, entry: Entry, isLeader: boolean) => {
-      isLeading = isLeader
+    folded: (entry: Entry) => {
       last = isEvent(entry) ? entry : undefined
+    },
+    /** After every turn of the loop: to lead, and to trust the log, may come without an entry. */
+    turned: (fleet: Fleet, isLeader: boolean) => {
+      isLeading = isLeader
       writeAfter(fleet, every)
     },
     /** Resolves when all is put away that is worth it, or has taken too long. */

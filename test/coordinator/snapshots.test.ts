@@ -42,7 +42,8 @@ async function keepAlong(log: MemoryLog, snapshots: Snapshots, say = silent): Pr
   const keeper = keepSnapshots({ snapshots, every: EVERY, from: 0, clock, say })
   for (const entry of await entriesOf(log)) {
     follow(fleet, entry)
-    keeper.folded(fleet, entry, true)
+    keeper.folded(entry)
+    keeper.turned(fleet, true)
     // Each one gets the time to be written: the log of a fleet does not come in one breath.
     if (entry.position % EVERY === 0) await keeper.stop(fleet)
   }
@@ -167,7 +168,8 @@ test('who does not lead writes none; nobody writes behind junk; who is stopped w
   const keeper = keepSnapshots({ snapshots, every: EVERY, from: 0, clock, say: silent })
   const fold = (entry: Entry, isLeader: boolean) => {
     follow(fleet, entry)
-    keeper.folded(fleet, entry, isLeader)
+    keeper.folded(entry)
+    keeper.turned(fleet, isLeader)
   }
   for (const entry of entries.slice(0, 149)) fold(entry, false)
   await keeper.stop(fleet)
@@ -183,6 +185,21 @@ test('who does not lead writes none; nobody writes behind junk; who is stopped w
   for (const entry of (await entriesOf(log)).slice(position - 1)) fold(entry, true)
   await keeper.stop(fleet)
   assert.is((await started(log, snapshots)).from, position)
+})
+
+test('who comes to lead, or to trust the log, behind its last entry writes one without another entry', async () => {
+  const log = await logOf(150)
+  const { snapshots } = places()
+  const fleet = emptyFleet()
+  const keeper = keepSnapshots({ snapshots, every: EVERY, from: 0, clock, say: silent })
+  for (const entry of await entriesOf(log)) {
+    follow(fleet, entry)
+    keeper.folded(entry)
+    keeper.turned(fleet, false)
+  }
+  keeper.turned(fleet, true)
+  await until('a snapshot', async () => (await snapshots.list()).length === 1)
+  assert.is((await started(log, snapshots)).from, 150)
 })
 
 test('a coordinator that is replaced goes on from what its predecessor put away', async () => {
