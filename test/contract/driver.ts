@@ -136,6 +136,15 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     assert.equal(await states(vm), ['running', 'receiving'])
   })
 
+  test('looked at by everybody at once, a new agent finds its copies', async () => {
+    const vm = await prepared()
+    await hosts.target.crash()
+    const looks = [1, 2, 3].map(() => stateOn(hosts.target, vm))
+    assert.equal(await Promise.all(looks), ['receiving', 'receiving', 'receiving'])
+    await copy(vm)
+    assert.is(await stateOn(hosts.target, vm), 'loaded')
+  })
+
   test('a copy that was made for an earlier attempt gives way', async () => {
     const vm = await prepared()
     assert.is(await target().prepare(await landingOf(vm, 2)), undefined)

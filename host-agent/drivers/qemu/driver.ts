@@ -56,16 +56,32 @@ export function qemuDriver(settings: QemuSettings): Driver {
   const { binary, guests, definitions, facts, clock } = settings
   checkDepth(guests)
   const attached = new Map<string, Attached>()
+  const attaching = new Map<string, Promise<Attached | undefined>>()
   const listeners = new Set<() => void>()
   let isClosed = false
   const changed = () => {
     for (const tell of listeners) tell()
   }
 
-  /** The monitor of a guest's copy, opened when it is not; undefined where there is no copy. */
+  /**
+   * The monitor of a guest's copy, opened when it is not; undefined where there is no copy. QEMU greets one visitor at
+   * a time: whoever comes second waits for what the first one finds.
+   */
   async function attach(vm: string): Promise<Attached | undefined> {
+    for (let other = attaching.get(vm); other !== undefined; other = attaching.get(vm))
+      await other.catch(() => {})
     const known = attached.get(vm)
     if (known !== undefined && !known.qmp.isClosed()) return known
+    const opening = open(vm)
+    attaching.set(vm, opening)
+    try {
+      return await opening
+    } finally {
+      attaching.delete(vm)
+    }
+  }
+
+  async function open(vm: string): Promise<Attached | undefined> {
     const copy = await findCopy(folderOf(guests, vm))
     if (copy === undefined) return undefined
     const qmp = await connectQmp(join(copy.folder, 'agent.qmp'), clock)
@@ -228,13 +244,7 @@ export function qemuDriver(settings: QemuSettings): Driver {
         if (!(error instanceof Invalid)) throw error
         return { type: 'DefinitionInvalid', path: error.path, problem: error.problem }
       }
-      const refusal = await launchChecked({ vm, definition, receives })
-      if (refusal !== undefined) return refusal
-      const made = await attach(vm)
-      await made?.qmp.execute('migrate-set-capabilities', {
-        capabilities: [{ capability: 'events', state: true }],
-      })
-      return undefined
+      return launchChecked({ vm, definition, receives })
     },
 
     perform: async (vm, order) => {

@@ -14,7 +14,10 @@ export async function receive(
   clock: Clock,
 ): Promise<LoadedByHypervisor> {
   const path = socketsIn(copy.folder).image
-  const loading = watch(qmp)
+  const loading = watch(qmp, order.signal)
+  await qmp.execute('migrate-set-capabilities', {
+    capabilities: [{ capability: 'events', state: true }],
+  })
   await qmp.execute('migrate-incoming', { uri: `unix:${path}` })
   const hypervisor = createConnection(path)
   // Until the source comes nobody else listens, and a QEMU that ends must not take the agent with it.
@@ -47,20 +50,15 @@ export async function receive(
 /** Once all bytes are in, loading the rest takes milliseconds; device states of large guests take seconds. */
 const LOAD_MS = 60_000
 
-function watch(qmp: Qmp) {
+function watch(qmp: Qmp, signal: AbortSignal) {
   let forget = () => {}
   const loaded = new Promise<LoadedByHypervisor>((resolve, reject) => {
     forget = qmp.onEvent(({ event, data, at }) => {
       if (event === 'MIGRATION' && data.status === 'completed') resolve({ loadedAt: at })
     })
-    void qmp.closed.then(() =>
-      reject(
-        new CopyFailed({
-          type: 'HypervisorFailed',
-          message: 'QEMU ended while it loaded the image',
-        }),
-      ),
-    )
+    const fail = (message: string) => reject(new CopyFailed({ type: 'HypervisorFailed', message }))
+    void qmp.closed.then(() => fail('QEMU ended while it loaded the image'))
+    signal.addEventListener('abort', () => fail('it was told to stop'), { once: true })
   })
   loaded.catch(() => {})
   return { loaded, forget: () => forget() }
