@@ -129,14 +129,18 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
       ),
 
     async *read({ after, subject, signal }) {
+      // How much is pending says the server on which the consumer lives: a follower that lags. Its leader is asked instead.
+      let end: Entry | undefined
       const open = async (position: number) => {
-        const consumer = await ordered(position + 1, subject)
-        const { num_pending } = await consumer.info()
-        return num_pending === 0 ? undefined : consumer
+        const patience = signal === undefined ? {} : { signal }
+        end ??= await stored('reading on', patience, { last_by_subj: subject ?? '>' })
+        return end === undefined || end.position <= position
+          ? undefined
+          : ordered(position + 1, subject)
       }
       for await (const message of running(open, after, signal)) {
         yield asEntry(message)
-        if (message.info.pending === 0) return
+        if (end !== undefined && message.seq >= end.position) return
       }
     },
 
