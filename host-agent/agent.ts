@@ -9,8 +9,12 @@ import type { Driver } from './driver.ts'
 import { beat, reportInventory } from './inventory.ts'
 import { reportIntruders } from './intruders.ts'
 import { journal as makeJournal } from './journal.ts'
+import { carryOut } from './duties.ts'
 import type { HostKey } from './keys.ts'
+import { isMove } from './move.ts'
+import type { Movers } from './mover/movers.ts'
 import { serve } from './serve.ts'
+import type { Does } from './serve.ts'
 import { settle } from './settle.ts'
 import { endStaleCopies } from './stale.ts'
 import { TRANSFER_VERSION } from './transfer/frames.ts'
@@ -37,6 +41,8 @@ export type AgentEdges = {
   readonly random: (bytes: number) => Uint8Array
   /** For all images that leave this host together; absent: no limit. */
   readonly bandwidthBytesPerSecond?: number
+  /** Processes that move guests and outlive the agent; absent: it moves them itself. */
+  readonly movers?: Movers
   readonly signal: AbortSignal
 }
 
@@ -47,12 +53,15 @@ export type AgentEdges = {
  * of them or obeyed. On a log that has lost its tail nothing is ended, and everybody is told of everything.
  */
 export async function runAgent(edges: AgentEdges): Promise<void> {
-  const { host, log, heartbeats, clock, say, driver, key, wire, random, signal } = edges
+  const { host, log, heartbeats, clock, say, driver, key, wire, random, movers, signal } = edges
   const witness = await openWitness({
     ...edges,
     me: { host },
     settleMs: 0,
-    recovered: (recovery) => settle(recovery, { host, driver, say }),
+    recovered: async (recovery) => {
+      await movers?.stopAll()
+      await settle(recovery, { host, driver, say })
+    },
   })
   await witness.judged
   const begin = async () => {
@@ -81,6 +90,7 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     clock,
     refused: intruders,
   })
+  movers?.open(port)
   const pace = makePace(clock, edges.bandwidthBytesPerSecond)
   const facts = {
     address: port.address,
@@ -107,19 +117,27 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
       const voice = makeVoice({ host, log: witness.log, clock, say, signal: now })
       const tools = { host, log: witness.log, clock, say, driver, wire, port, key, random, pace }
       const hands = { ...tools, voice, remembered: witness.remembered }
-      await serve(hands, journal, witness.recoveredAt(), now)
+      const does: Does = (command, stop) =>
+        movers !== undefined && isMove(command)
+          ? movers.carryOut(command, stop)
+          : carryOut(command, hands, stop)
+      await serve({ hands, does, journal, recoveredAt: witness.recoveredAt(), signal: now })
     }
   }
   try {
     await Promise.all([
-      obey().catch((error: unknown) => {
-        if (!signal.aborted) throw error
-      }),
+      obey()
+        .catch((error: unknown) => {
+          if (!signal.aborted) throw error
+        })
+        // Nobody acts on a guest any more, and a hypervisor that is busy must not keep this agent from ending.
+        .finally(() => driver.close()),
       witness.watching,
       reporter.reporting,
       beat(inventory),
     ])
   } finally {
+    movers?.letGo()
     await port.close()
     await driver.close()
   }

@@ -20,6 +20,7 @@ export const agentVerb = (
         await agentOnThisHost(
           settings,
           sayOnStderr(`agent ${settings.host}`, logLevel),
+          logLevel,
           untilInterrupted(),
         )
       }),

@@ -41,6 +41,12 @@ export type Driver = {
   readonly close: () => Promise<void>
 }
 
+/** What it takes to move an image in or out: enough for a process that does nothing else. */
+export type Moves = Pick<
+  Driver,
+  'inspect' | 'perform' | 'receive' | 'activate' | 'release' | 'clear'
+>
+
 /** What a host can run. */
 export type Hypervisor = Pick<
   DataOf<'HostReported'>,

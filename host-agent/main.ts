@@ -2,15 +2,15 @@ import { randomBytes } from 'node:crypto'
 import { mkdir, readFile } from 'node:fs/promises'
 import { totalmem } from 'node:os'
 import { join } from 'node:path'
-import { setFlagsFromString } from 'node:v8'
 import { systemClock } from '@ferry/events/clock'
 import { findings } from '@ferry/events/durability'
-import { connect } from '@ferry/events/log/connect'
 import { watermarkFile } from '@ferry/events/log/watermark-file'
 import { sayChecks } from '@ferry/events/say'
 import type { Say } from '@ferry/events/say'
 import { runAgent } from './agent.ts'
 import type { Driver } from './driver.ts'
+import { connectToLog, stayReady } from './edges.ts'
+import { openMovers } from './mover/movers.ts'
 import { qemuDriver } from './drivers/qemu/driver.ts'
 import { probeQemu } from './drivers/qemu/probe.ts'
 import { simulatedDriver } from './drivers/simulated/driver.ts'
@@ -19,20 +19,16 @@ import { lockDirectory } from './lock.ts'
 import type { HostFile } from './settings.ts'
 import { tlsWire } from './transfer/tls-wire.ts'
 
-const LOG_PATIENCE_MS = 60_000
-
 /** One agent on the real edges: the clock, the log's server, this host's hypervisor and files. */
 export async function agentOnThisHost(
   settings: HostFile,
   say: Say,
+  logLevel: string,
   signal: AbortSignal,
 ): Promise<void> {
   const {
     host,
-    servers,
-    credentialsFile,
     durability = 'any',
-    logIsSynced = false,
     stateDirectory,
     listen,
     address,
@@ -44,23 +40,19 @@ export async function agentOnThisHost(
   try {
     const driver = await driverOf(settings)
     const key = await hostKey(join(stateDirectory, 'host.key'))
-    const logAddress = {
-      servers,
-      name: `agent ${host}`,
-      isSaidToSync: logIsSynced,
-      ...(credentialsFile === undefined ? {} : { credentialsFile }),
-    }
-    const connection = await connect(logAddress, systemClock, {
-      patienceMs: LOG_PATIENCE_MS,
-      signal,
-      durability,
-    })
+    const connection = await connectToLog(settings, `agent ${host}`, signal)
     say.info({ log: connection.facts, durability }, 'connected')
     sayChecks(say, findings(connection.facts))
     const edges = { clock: systemClock, say, signal }
     const watermark = await watermarkFile(join(stateDirectory, 'watermark'), edges)
     try {
+      // Guests that are simulated live in this process: nobody else can move them.
+      const movers =
+        settings.driver === 'qemu'
+          ? { movers: await openMovers({ ...edges, settings, logLevel, watermark }) }
+          : {}
       await runAgent({
+        ...movers,
         host,
         log: connection.log,
         heartbeats: connection.heartbeats,
@@ -82,15 +74,6 @@ export async function agentOnThisHost(
   } finally {
     await unlock()
   }
-}
-
-/**
- * Most of an agent's code runs once in a while, and then a paused guest waits for it: V8 is to compile it when it is
- * first called, and to keep it until the next time.
- */
-function stayReady(): void {
-  setFlagsFromString('--always-sparkplug')
-  setFlagsFromString('--no-flush-bytecode')
 }
 
 async function driverOf({

@@ -3,8 +3,7 @@ import { timestamp } from '@ferry/events/clock'
 import type { Delivery } from '@ferry/events/log'
 import { filters, token } from '@ferry/events/subjects'
 import { isCommand } from '@ferry/events/migration'
-import { carryOut } from './duties.ts'
-import type { Hands } from './duties.ts'
+import type { Hands } from './hands.ts'
 import type { Journal } from './journal.ts'
 import type { Command, Fact } from './voice.ts'
 
@@ -16,15 +15,11 @@ import type { Command, Fact } from './voice.ts'
  * - S2 Delivered again while it is being carried out, it is not carried out twice.
  * - S3 A command from before the last recovery of the log is void.
  */
-export async function serve(
-  hands: Hands,
-  journal: Journal,
-  recoveredAt: number,
-  signal: AbortSignal,
-): Promise<void> {
+export async function serve(office: Office): Promise<void> {
+  const { hands, recoveredAt, signal } = office
   const { host, log, say } = hands
   const works = new Map<string, Work>()
-  const desk: Desk = { hands, journal, works, starts: new Map(), signal }
+  const desk: Desk = { ...office, works, starts: new Map() }
 
   const durable = `agent-${token(host)}`
   const subject = filters.commandsFor(host)
@@ -50,6 +45,17 @@ export async function serve(
   await Promise.allSettled([...works.values()].map(({ ended }) => ended))
 }
 
+export type Office = {
+  readonly hands: Hands
+  readonly does: Does
+  readonly journal: Journal
+  readonly recoveredAt: number
+  readonly signal: AbortSignal
+}
+
+/** Carries a command out, wherever that is done. */
+export type Does = (command: Command, signal: AbortSignal) => Promise<Fact | undefined>
+
 /** Redelivered after so long without a word: how soon a restarted agent finds what its predecessor left undone. */
 const ACK_WAIT_MS = 2000
 const STILL_AT_IT_MS = 600
@@ -69,13 +75,10 @@ class Stopped extends Error {
   override readonly name = 'Stopped'
 }
 
-type Desk = {
-  readonly hands: Hands
-  readonly journal: Journal
+type Desk = Office & {
   readonly works: Map<string, Work>
   /** By the id of a start that is being carried out: its deliveries. */
   readonly starts: Map<string, Delivery[]>
-  readonly signal: AbortSignal
 }
 
 function receive(command: Command, delivery: Delivery, desk: Desk): void {
@@ -119,7 +122,7 @@ async function carryOutOnce(
   signal: AbortSignal,
   desk: Desk,
 ): Promise<void> {
-  const { hands, journal } = desk
+  const { hands, does, journal } = desk
   const { clock, say } = hands
   const { vm, migration, attempt, type } = command
   const about = { vm, migration, attempt, type }
@@ -131,7 +134,7 @@ async function carryOutOnce(
     if (signal.aborted || journal.judge(command) !== 'obey')
       return deliveries.forEach(({ done }) => done())
     say.info(about, 'carrying out')
-    const fact = await carryOut(command, hands, signal)
+    const fact = await does(command, signal)
     if (fact !== undefined) await answered(fact, desk)
     const ms = Math.round(clock.elapsed() - began)
     say.info({ ...about, answer: fact?.type, ms }, 'answered')

@@ -5,14 +5,14 @@ import type { StaleCopy } from '@ferry/events/guest'
 import { foldHistory } from '@ferry/events/history'
 import type { Log } from '@ferry/events/log'
 import { decisions } from '@ferry/events/subjects'
-import type { Hands } from './duties.ts'
+import type { MovingHands } from './hands.ts'
 import type { Command } from './voice.ts'
 
 /**
  * Behind a fence the guest runs elsewhere. A copy that is still on the fenced host is stale, whatever it is doing, and
  * ends before anything else (I1). What counts as a fence is what the whole fleet counts as one: the same fold says so.
  */
-type Needs = Pick<Hands, 'host' | 'log' | 'driver' | 'clock' | 'say'>
+type Needs = Pick<MovingHands, 'host' | 'log' | 'driver' | 'clock' | 'say'>
 
 /** An agent that begins looks at what is here before it obeys or reports: nobody hears of a copy that should not be. */
 export async function endStaleCopies(needs: Needs): Promise<EventOf<'TargetCleared'>[]> {

@@ -12,16 +12,15 @@ import type { Say } from '../say.ts'
 import { further } from '../watermark.ts'
 import type { Mark, Watermark } from '../watermark.ts'
 
-/** What stands in a slot: the higher number was written later. */
-const Written = Type.Object({
-  number: Position,
-  mark: Type.Object({
-    life: Position,
-    position: Position,
-    id: Type.String(),
-    subject: Type.String(),
-  }),
+export const MarkWords = Type.Object({
+  life: Position,
+  position: Position,
+  id: Type.String(),
+  subject: Type.String(),
 })
+
+/** What stands in a slot: the higher number was written later. */
+const Written = Type.Object({ number: Position, mark: MarkWords })
 type Written = Static<typeof Written>
 
 /** Longer than any mark: names are bounded, and so are ids. */
@@ -129,6 +128,20 @@ export async function watermarkFile(
       isClosed = true
       return handle.close()
     },
+  }
+}
+
+/** What stands in a file that nobody has open. @throws {WatermarkDamaged} */
+export async function markIn(path: string): Promise<Mark | undefined> {
+  const handle = await open(path).catch((error: unknown) => {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
+  })
+  if (handle === undefined) return undefined
+  try {
+    return (await lastIn(handle, path))?.mark
+  } finally {
+    await handle.close()
   }
 }
 

@@ -1,8 +1,8 @@
 import type { Duplex, Writable } from 'node:stream'
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '../driver.ts'
-import type { Receipt } from './frames.ts'
 import { receiveImage } from './receive.ts'
+import type { Arrived, SaidWhole } from './receive.ts'
 import type { Intruder, Visit, Wire } from './wire.ts'
 
 /** Where one image arrives: the process that waits for it, and nobody else, has the key. */
@@ -14,7 +14,11 @@ export type Arrival = {
    *
    * @throws {CopyFailed} which says what was wrong, or that nobody came.
    */
-  readonly receive: (hypervisor: Writable, signal: AbortSignal) => Promise<Receipt>
+  readonly receive: (
+    hypervisor: Writable,
+    signal: AbortSignal,
+    isSaidWhole?: SaidWhole,
+  ) => Promise<Arrived>
   /** Nobody is waited for any more; a visitor that was let in is sent away. */
   readonly close: () => void
 }
@@ -66,7 +70,7 @@ export function openArrival(
       isTaken = true
       void arrived.then((stream) => stream.destroy())
     },
-    receive: async (hypervisor, signal) => {
+    receive: async (hypervisor, signal, isSaidWhole) => {
       const waiting = new AbortController()
       const expiry = clock.sleep(
         Math.max(0, expiresAt - clock.now()),
@@ -83,7 +87,7 @@ export function openArrival(
       const stop = () => stream.destroy()
       signal.addEventListener('abort', stop, { once: true })
       try {
-        return await receiveImage(stream, hypervisor, { transfer, version, key })
+        return await receiveImage(stream, hypervisor, { transfer, version, key }, isSaidWhole)
       } finally {
         signal.removeEventListener('abort', stop)
       }

@@ -19,6 +19,9 @@ export type TransferPort = {
   readonly close: () => Promise<void>
 }
 
+/** What whoever waits for an image has to do with the port. */
+export type Doorkeeper = Pick<TransferPort, 'expect' | 'receive' | 'used' | 'forget' | 'refused'>
+
 export type PortOptions = {
   readonly wire: Wire
   readonly listen: Endpoint

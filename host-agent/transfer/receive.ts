@@ -19,17 +19,27 @@ const BATCH_BYTES = 128 * 1024
  *
  * @throws {CopyFailed} which says what was wrong with the stream, or that the hypervisor stopped taking it.
  */
+/** Whether the source has said elsewhere that this was all: its word can stand in for an end frame that got lost. */
+export type SaidWhole = (came: Receipt) => Promise<boolean>
+
+export type Arrived = Receipt & {
+  /** False: it got lost, and the source's word stood in for it. */
+  readonly hasEndFrame: boolean
+}
+
 export function receiveImage(
   stream: Duplex,
   hypervisor: Writable,
   expected: { readonly transfer: string; readonly version: number; readonly key: Uint8Array },
-): Promise<Receipt> {
+  isSaidWhole: SaidWhole = async () => false,
+): Promise<Arrived> {
   return new Promise((resolve, reject) => {
     const meter = makeMeter(expected.key)
     let pieces: Buffer[] = []
     let isHeaderRead = false
     let receipt: Receipt | undefined
     let isSettled = false
+    let isCut = false
 
     const settle = (act: () => void) => {
       if (isSettled) return
@@ -109,13 +119,24 @@ export function receiveImage(
       return settle(() => {
         stream.end()
         hypervisor.end()
-        resolve(whole)
+        resolve({ ...whole, hasEndFrame: true })
       })
     })
     hypervisor.on('drain', () => stream.resume())
     hypervisor.on('error', hypervisorFailed)
     const cut = () => {
-      if (receipt === undefined) fail({ type: 'StreamCut', receivedBytes: meter.bytes() })
+      if (isCut || isSettled || receipt !== undefined) return
+      isCut = true
+      const came = meter.close()
+      const notWhole = (cause?: Error) =>
+        fail({ type: 'StreamCut', receivedBytes: came.bytes }, cause)
+      isSaidWhole(came).then((isWhole) => {
+        if (!isWhole) return notWhole()
+        return settle(() => {
+          hypervisor.end()
+          resolve({ ...came, hasEndFrame: false })
+        })
+      }, notWhole)
     }
     stream.on('end', cut)
     stream.on('close', cut)

@@ -19,7 +19,7 @@ import { startCluster } from './cluster.ts'
 import type { Cluster } from './cluster.ts'
 import { openLink } from './link.ts'
 import type { Link } from './link.ts'
-import { qemusUnder, readMemory } from './outside.ts'
+import { moversUnder, qemusUnder, readMemory } from './outside.ts'
 import type { Memory, QemuProcess } from './outside.ts'
 
 /** A small fleet of real processes on this machine: nats-server, coordinator, agents, guests. Everything ends with it. */
@@ -250,6 +250,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
     close: async () => {
       await connection.close()
       await endAll()
+      for (const pid of await moversUnder(folder)) process.kill(pid, 'SIGKILL')
       for (const { pid } of await qemus()) process.kill(pid, 'SIGKILL')
       await until('all guests to be gone', async () => (await qemus()).length === 0)
       await rm(folder, { recursive: true, force: true })

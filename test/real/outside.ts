@@ -22,6 +22,18 @@ export async function qemusUnder(root: string): Promise<QemuProcess[]> {
   return found
 }
 
+/** The processes that move guests under a folder, and those that wait for one to move. */
+export async function moversUnder(root: string): Promise<number[]> {
+  const found: number[] = []
+  for (const name of await readdir('/proc')) {
+    const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '')
+    const [, program, state] = line.split('\0')
+    if (program?.endsWith('/mover.mjs') === true && state?.startsWith(root) === true)
+      found.push(Number(name))
+  }
+  return found
+}
+
 async function folderOf(pid: number, root: string): Promise<string | undefined> {
   try {
     if (!(await readlink(`/proc/${pid}/exe`)).includes('qemu')) return undefined

@@ -1,5 +1,4 @@
 import { execFile } from 'node:child_process'
-import { createHash } from 'node:crypto'
 import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -14,7 +13,8 @@ import { Definition, qemuArguments } from './definition.ts'
  * kept in the agent, so that the next agent finds it as it is.
  *
  *     guests/<vm>/guest.json     what it was started as
- *                 agent.qmp      the agent's monitor        operator.qmp   the same for people
+ *                 agent.qmp      the agent's monitor
+ *                 mover.qmp      the same for whoever moves it   operator.qmp   and for people
  *                 image.sock     where its image goes in or out
  *                 serial.log     qemu.pid
  */
@@ -34,27 +34,10 @@ export type Copy = {
 
 export const socketsIn = (folder: string) => ({
   agent: join(folder, 'agent.qmp'),
+  mover: join(folder, 'mover.qmp'),
   operator: join(folder, 'operator.qmp'),
   image: join(folder, 'image.sock'),
 })
-
-/** A unix socket's path must fit into 107 bytes; long names of guests become a digest. */
-export function folderOf(guests: string, vm: string): string {
-  const isPlain = /^[A-Za-z0-9_-]{1,24}$/.test(vm)
-  return join(guests, isPlain ? vm : createHash('sha256').update(vm).digest('hex').slice(0, 24))
-}
-
-const LONGEST_SOCKET_PATH = 107
-
-/** @throws when the folder is so deep that no socket fits under it. */
-export function checkDepth(guests: string): void {
-  const longest = socketsIn(join(guests, 'x'.repeat(24))).operator
-  const over = Buffer.byteLength(longest) - LONGEST_SOCKET_PATH
-  if (over > 0)
-    throw new Error(
-      `${guests} is ${over} characters too long for unix sockets; take a shorter stateDirectory`,
-    )
-}
 
 /** What QEMU said when it would not start. */
 export class QemuNotStarted extends Error {
@@ -95,11 +78,26 @@ export async function describe(folder: string, file: GuestFile): Promise<void> {
   await rename(`${path}.new`, path)
 }
 
-/** The copy in a folder whose QEMU lives; what a dead one left is removed. */
+/** The mark goes when the copy is started, and another process may have started it. `undefined`: the copy is gone. */
+export async function describedNow(copy: Copy): Promise<Copy | undefined> {
+  if (copy.file.receives === undefined) return copy
+  try {
+    return { ...copy, file: await read(copy.folder) }
+  } catch (error) {
+    if (isMissing(error)) return undefined
+    throw error
+  }
+}
+
+async function read(folder: string): Promise<GuestFile> {
+  const path = join(folder, 'guest.json')
+  return parse(GuestFile, JSON.parse(await readFile(path, 'utf8')), path)
+}
+
+/** The copy in a folder whose QEMU lives. */
 export async function findCopy(folder: string): Promise<Copy | undefined> {
   try {
-    const text = await readFile(join(folder, 'guest.json'), 'utf8')
-    const file = parse(GuestFile, JSON.parse(text), join(folder, 'guest.json'))
+    const file = await read(folder)
     const pid = Number(await readFile(join(folder, 'qemu.pid'), 'utf8'))
     if (await isQemuOf(pid, folder)) return { folder, file, pid }
   } catch (error) {

@@ -85,7 +85,7 @@ export const needsOf = (definition: Definition): GuestNeeds => ({
   accelerator: definition.accelerator,
 })
 
-export type Sockets = { readonly agent: string; readonly operator: string }
+export type Sockets = { readonly agent: string; readonly mover: string; readonly operator: string }
 
 /** QEMU's arguments for a definition: the same on both hosts, but for the files of the copy and `-incoming`. */
 export function qemuArguments(
@@ -110,7 +110,8 @@ export function qemuArguments(
     ['-machine', definition.machine, '-accel', definition.accelerator, '-cpu', cpu],
     ['-m', `${memoryMiB}M`, '-smp', String(vcpus)],
     monitor('agent', copy.sockets.agent),
-    // For people and their tools: the agent keeps its own to itself, and a monitor takes one client at a time.
+    // One for each who has something to say, people and their tools among them: a monitor takes one client at a time.
+    monitor('mover', copy.sockets.mover),
     monitor('operator', copy.sockets.operator),
     ['-chardev', `file,id=serial0,path=${quoted(copy.serialFile)}`, '-serial', 'chardev:serial0'],
     kernel === undefined ? [] : ['-kernel', kernel],

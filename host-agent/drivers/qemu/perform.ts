@@ -7,7 +7,7 @@ import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
 import { imageFromSocket } from '../../transfer/image.ts'
 import { socketsIn } from './copy.ts'
-import type { Attached } from './driver.ts'
+import type { Attached } from './monitors.ts'
 import { progressOf, queryMigration, setPolicy } from './migration.ts'
 import type { Qmp } from './qmp.ts'
 

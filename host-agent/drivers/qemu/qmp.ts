@@ -1,9 +1,9 @@
 import { createConnection } from 'node:net'
-import type { Socket } from 'node:net'
 import { Type } from 'typebox'
 import { parse } from '@ferry/schemas/parse'
 import { within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
+import { readLines } from '../../lines.ts'
 
 /**
  * QEMU's monitor protocol: one JSON object a line, over a unix socket. Replies come in the order of the commands;
@@ -60,8 +60,6 @@ const Line = Type.Object({
 
 /** A monitor that does not answer within this long is stopped or stuck. */
 const ANSWER_MS = 5000
-/** Longer lines are not QMP. `query-cpu-definitions`, the longest that is asked for, gives about 100 KiB. */
-const LONGEST_LINE = 16 * 1024 * 1024
 
 type Waiting = {
   command: string
@@ -139,20 +137,13 @@ export async function connectQmp(path: string, clock: Clock): Promise<Qmp> {
   }
 }
 
-function readLines(
-  socket: Socket,
-  take: (line: string) => void,
-  gone: (cause: Error) => void,
-): void {
-  let rest = ''
-  socket.setEncoding('utf8').on('data', (text: string) => {
-    const lines = (rest + text).split('\n')
-    rest = lines.pop() ?? ''
-    try {
-      if (rest.length > LONGEST_LINE) throw new Error('it sends lines without an end')
-      for (const line of lines) if (line.trim() !== '') take(line)
-    } catch (error) {
-      gone(error instanceof Error ? error : new Error(String(error)))
-    }
+/** The next event that is so, from the call on; who does not want it any more says `forget`. */
+export function nextEvent(qmp: Qmp, isIt: (event: QmpEvent) => boolean) {
+  let forget = () => {}
+  const event = new Promise<QmpEvent>((resolve) => {
+    forget = qmp.onEvent((each) => {
+      if (isIt(each)) resolve(each)
+    })
   })
+  return { event, forget: () => forget() }
 }

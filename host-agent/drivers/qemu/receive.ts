@@ -4,7 +4,7 @@ import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { LoadedByHypervisor, ReceiveOrder } from '../../driver.ts'
 import { socketsIn } from './copy.ts'
-import type { Attached } from './driver.ts'
+import type { Attached } from './monitors.ts'
 import type { Qmp } from './qmp.ts'
 
 /** The target's half: QEMU reads the image from a socket, and says when it has loaded all of it. It is not started. */

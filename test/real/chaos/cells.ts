@@ -21,13 +21,16 @@ export type HurtPhase = Extract<
   | 'confirming'
   | 'cancelling'
 >
-export type Way = 'killed' | 'stopped' | 'cut off' | 'left alone'
+export type Way = 'killed' | 'upgraded' | 'stopped' | 'cut off' | 'left alone'
 export type Victim =
   | 'nobody'
   | 'the leader'
   | 'all coordinators'
   | 'source agent'
   | 'target agent'
+  | 'both agents'
+  | 'source mover'
+  | 'target mover'
   | 'source QEMU'
   | 'target QEMU'
   | 'transfer'
@@ -123,17 +126,37 @@ const victims: Readonly<
   },
   'source agent': {
     phases: keysOf(reach),
-    ways: processWays(
-      ({ lab, source }) => lab.agent(source),
-      ({ source }) => [source],
-    ),
+    ways: {
+      ...processWays(
+        ({ lab, source }) => lab.agent(source),
+        ({ source }) => [source],
+      ),
+      upgraded: replaced(({ lab, source }) => [lab.agent(source)], 'SIGTERM'),
+    },
   },
   'target agent': {
     phases: keysOf(reach),
-    ways: processWays(
-      ({ lab, target }) => lab.agent(target),
-      ({ target }) => [target],
-    ),
+    ways: {
+      ...processWays(
+        ({ lab, target }) => lab.agent(target),
+        ({ target }) => [target],
+      ),
+      upgraded: replaced(({ lab, target }) => [lab.agent(target)], 'SIGTERM'),
+    },
+  },
+  'both agents': {
+    phases: keysOf(reach),
+    ways: {
+      killed: replaced(
+        ({ lab, source, target }) => [lab.agent(source), lab.agent(target)],
+        'SIGKILL',
+      ),
+    },
+  },
+  'source mover': { phases: ['performing', 'switching'], ways: moverWays('source') },
+  'target mover': {
+    phases: ['performing', 'switching', 'activating'],
+    ways: moverWays('target'),
   },
   'source QEMU': { phases: keysOf(reach), ways: qemuWays('source') },
   'target QEMU': {
@@ -210,9 +233,26 @@ function processWays(
   }
 }
 
+/** Ended, and started again at once. */
+function replaced(processes: (stage: Stage) => LabProcess[], signal: NodeJS.Signals): Blow {
+  return async (stage) => {
+    const all = processes(stage)
+    await Promise.all(all.map((each) => each.end(signal)))
+    return () => all.forEach((each) => each.start())
+  }
+}
+
 function qemuWays(role: 'source' | 'target'): Ways {
+  return pidWays((stage) => stage.qemuOn(stage[role]))
+}
+
+function moverWays(role: 'source' | 'target'): Ways {
+  return pidWays((stage) => stage.moverOn(stage[role]))
+}
+
+function pidWays(pidOf: (stage: Stage) => Promise<number>): Ways {
   const strike = (signal: NodeJS.Signals) => async (stage: Stage) => {
-    const pid = await stage.qemuOn(stage[role])
+    const pid = await pidOf(stage)
     process.kill(pid, signal)
     return pid
   }

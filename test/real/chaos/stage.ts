@@ -29,6 +29,8 @@ export type Stage = {
   readonly letGo: () => void
   readonly imageFlows: () => Promise<void>
   readonly qemuOn: (host: string) => Promise<number>
+  /** The process that moves the guest there. */
+  readonly moverOn: (host: string) => Promise<number>
   readonly folderOn: (host: string) => string
 }
 
@@ -89,7 +91,10 @@ export async function setStage(lab: Lab, name: string): Promise<Stage> {
     },
     letGo: () => holds.forEach((heal) => heal()),
     imageFlows: () => until('the image to flow', () => passedBytes() > before + 100_000),
-    qemuOn: async (host) => Number(await readFile(join(folderOn(host), 'qemu.pid'), 'utf8')),
+    moverOn: (host) => pidIn(join(lab.folder, host, 'movers', vm, 'mover.pid')),
+    qemuOn: (host) => pidIn(join(folderOn(host), 'qemu.pid')),
     folderOn,
   }
 }
+
+const pidIn = async (file: string): Promise<number> => Number(await readFile(file, 'utf8'))

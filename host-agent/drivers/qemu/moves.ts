@@ -1,0 +1,74 @@
+import { CopyFailed, NeverStarted } from '../../driver.ts'
+import type { Moves } from '../../driver.ts'
+import { folderOf } from '../../folders.ts'
+import { describe, findCopies, findCopy, kill } from './copy.ts'
+import { needsOf } from './definition.ts'
+import { isUnderWay, queryMigration } from './migration.ts'
+import { letRun } from './monitors.ts'
+import type { Monitors } from './monitors.ts'
+import { perform } from './perform.ts'
+import { receive } from './receive.ts'
+
+/** What can be done with copies that are here already: it needs to know nothing about this host's QEMU. */
+export function qemuMoves({ guests, clock, look, attach, end }: Monitors): Moves {
+  return {
+    inspect: async () => {
+      const copies = await findCopies(guests)
+      const seen = await Promise.all(
+        copies.map(async ({ file: { vm, definition } }) => ({
+          vm,
+          needs: needsOf(definition),
+          state: await look(vm).then(
+            (seen) => seen?.state,
+            () => 'unresponsive' as const,
+          ),
+        })),
+      )
+      return seen.flatMap(({ state, ...guest }) =>
+        state === undefined ? [] : [{ ...guest, state }],
+      )
+    },
+
+    perform: async (vm, order) => {
+      const here = await look(vm)
+      if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
+      // Another agent began it: what it sent, and to whom, nobody knows any more.
+      if (here.state !== 'running' || isUnderWay(await queryMigration(here.qmp)))
+        throw new CopyFailed({ type: 'AgentRestarted' })
+      return perform(here, order, clock)
+    },
+
+    receive: async (vm, order) => {
+      const here = await look(vm)
+      if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
+      if (here.state !== 'receiving' || isUnderWay(await queryMigration(here.qmp)))
+        throw new CopyFailed({ type: 'AgentRestarted' })
+      return receive(here, order, clock)
+    },
+
+    activate: async (vm) => {
+      const here = await look(vm)
+      if (here === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
+      const { copy, qmp, state } = here
+      const runningAt = state === 'running' ? clock.now() : await letRun(qmp, clock)
+      const { receives: _, ...file } = copy.file
+      await describe(copy.folder, file)
+      return { runningAt }
+    },
+
+    release: async (vm) => {
+      // One that does not even answer any more is ended all the same: the guest runs elsewhere.
+      const here = await attach(vm).catch(() => undefined)
+      if (here !== undefined) return end(here)
+      const copy = await findCopy(folderOf(guests, vm))
+      if (copy !== undefined) await kill(copy, clock)
+    },
+
+    clear: async (vm) => {
+      const here = await look(vm)
+      // D6: a copy without its mark has run, or may have.
+      if (here?.copy.file.receives === undefined || here.state === 'running') return
+      await end(here)
+    },
+  }
+}

@@ -1,0 +1,199 @@
+import type { EventOf } from '@ferry/schemas/event'
+import { LogUnavailable, contest } from '@ferry/events/log'
+import { commands, facts } from '@ferry/events/subjects'
+import { verdictOn } from '@ferry/events/verdict'
+import { CopyFailed, NeverStarted } from './driver.ts'
+import { attemptOf, cleared, contestedOn, endFenced, said } from './hands.ts'
+import type { MovingHands } from './hands.ts'
+import type { Receipt } from './transfer/frames.ts'
+import { openArrival } from './transfer/arrival.ts'
+import type { Arrival } from './transfer/arrival.ts'
+import type { Fact } from './voice.ts'
+
+/** "When all of it is here, take the verdict and run." */
+export async function finish(
+  command: EventOf<'Finish'>,
+  hands: MovingHands,
+  signal: AbortSignal,
+): Promise<Fact | undefined> {
+  const { host, driver, voice, log, clock } = hands
+  const { vm } = command
+  const { admission, transfer } = command.data
+  const contested = contestedOn(host, command)
+  const fail = (failure: CopyFailed['failure']): Fact => ({
+    ...voice.about(command, 'ReceiveFailed'),
+    type: 'ReceiveFailed',
+    data: { admission, failure },
+  })
+
+  const before = await verdictOn(log, contested)
+  if (before?.type === 'Cancelled') return cleared(command, hands)
+  if (before?.type === 'Committed')
+    return (await endFenced(command, hands)) ?? takeOver(command, hands)
+  const arrival = await awaited(command, hands)
+  if (arrival === undefined) return fail({ type: 'TransferUnknown', transfer })
+
+  let whole: Loaded
+  try {
+    whole = await load(command, hands, arrival, signal)
+  } catch (error) {
+    signal.throwIfAborted()
+    if (error instanceof CopyFailed) return fail(error.failure)
+    throw error
+  } finally {
+    arrival.close()
+  }
+  // I3, I4: the first valid message is the verdict, and it was read back before anything is started on it.
+  const began = clock.elapsed()
+  const hasWon = await commit(committed(command, hands, whole), hands, signal)
+  if (!hasWon) return cleared(command, hands)
+  const committedAt = clock.now()
+  // A verdict takes milliseconds. While it took long, this host may have been given up for lost.
+  const fenced = clock.elapsed() - began > LATE_MS ? await endFenced(command, hands) : undefined
+  if (fenced !== undefined) return fenced
+  try {
+    const { runningAt } = await driver.activate(vm)
+    return {
+      ...voice.about(command, 'TargetRunning'),
+      type: 'TargetRunning',
+      data: { admission, committedAt, runningAt },
+    }
+  } catch (error) {
+    // Rule 6: this process has received the image and knows that nobody started it. Nor will anybody: the copy ends first,
+    // or the next agent could start it while this word is still on its way.
+    if (!(error instanceof NeverStarted)) throw error
+    await driver.clear(vm)
+    return {
+      ...voice.about(command, 'TargetNeverRan'),
+      type: 'TargetNeverRan',
+      data: { admission, failure: error.failure },
+    }
+  }
+}
+
+const LATE_MS = 1000
+
+/**
+ * Takes part in the contest for the verdict until it is decided: giving up would not let the guest run anywhere. The
+ * signal, which a command to cancel gives, ends it as well.
+ */
+async function commit(
+  event: EventOf<'Committed'>,
+  { log, say }: MovingHands,
+  signal: AbortSignal,
+): Promise<boolean> {
+  for (;;) {
+    try {
+      return (await contest(log, event, { signal })).won
+    } catch (error) {
+      if (!(error instanceof LogUnavailable)) throw error
+      say.warn(
+        { migration: event.migration, err: error },
+        'the guest is paused and the log does not answer',
+      )
+    }
+  }
+}
+
+/**
+ * The transfer that this host opened for the attempt. Its key stands in the log, sealed between the two hosts' keys, so
+ * that whoever carries out this command can open it: the agent that prepared, or one that knows nothing but the log.
+ */
+async function awaited(
+  command: EventOf<'Finish'>,
+  { host, log, key, port, wire, clock }: MovingHands,
+): Promise<Arrival | undefined> {
+  const { vm, data } = command
+  const { transfer } = data
+  const [prepare, prepared] = await Promise.all([
+    said(log, commands(host, vm, 'Prepare'), 'Prepare', command),
+    said(log, facts(host, vm, 'TargetPrepared'), 'TargetPrepared', command),
+  ])
+  if (prepare === undefined || prepared?.data.transfer !== transfer) return undefined
+  const { sealedKey, transferVersion: version, expiresAt } = prepared.data
+  const secret = key.open(sealedKey, prepare.data.sourceKey)
+  if (secret === undefined) return undefined
+
+  port.expect(transfer, attemptOf(command), expiresAt)
+  const used = () => port.used(transfer)
+  const ticket = { transfer, version, key: secret, expiresAt }
+  const arrival = openArrival(ticket, { wire, clock, used, refused: port.refused })
+  port.receive(transfer, arrival.visit)
+  return arrival
+}
+
+type Loaded = Receipt & { readonly endFrameAt?: number; readonly loadedAt: number }
+
+async function load(
+  command: EventOf<'Finish'>,
+  hands: MovingHands,
+  { receive }: Arrival,
+  signal: AbortSignal,
+): Promise<Loaded> {
+  const { driver, clock } = hands
+  let receipt: (Receipt & { endFrameAt?: number }) | undefined
+  const { loadedAt } = await driver.receive(command.vm, {
+    signal,
+    fill: async (hypervisor) => {
+      const { hasEndFrame, ...came } = await receive(hypervisor, signal, (all) =>
+        isSaidWhole(command, hands, all, signal),
+      )
+      receipt = hasEndFrame ? { ...came, endFrameAt: clock.now() } : came
+    },
+  })
+  if (receipt === undefined)
+    throw new Error('the driver says that it loaded an image which never came')
+  return { ...receipt, loadedAt }
+}
+
+/** How long the source's answer may take to stand in the log, once its stream has ended without an end frame. */
+const SAID_MS = 1000
+const ASK_AGAIN_MS = 50
+
+/**
+ * The stream ended without its end frame. The source's Performed says the same (rule 2): that this was all, and what it
+ * was. A copy that is finished is not thrown away because the last few bytes got lost.
+ */
+async function isSaidWhole(
+  command: EventOf<'Finish'>,
+  { log, clock }: MovingHands,
+  { bytes, digest }: Receipt,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const { source } = command.data
+  const about = <Name extends 'Performed' | 'PerformFailed'>(name: Name) =>
+    said(log, facts(source, command.vm, name), name, command, { patienceMs: SAID_MS, signal })
+  const began = clock.elapsed()
+  do {
+    const [performed, failed] = await Promise.all([about('Performed'), about('PerformFailed')])
+    if (performed !== undefined)
+      return performed.data.bytes === bytes && performed.data.digest === digest
+    if (failed !== undefined) return false
+    await clock.sleep(ASK_AGAIN_MS, signal)
+  } while (clock.elapsed() - began < SAID_MS)
+  return false
+}
+
+const committed = (
+  command: EventOf<'Finish'>,
+  { host, voice }: MovingHands,
+  whole: Loaded,
+): EventOf<'Committed'> => ({
+  ...voice.about(command, 'Committed'),
+  type: 'Committed',
+  data: { after: 0, target: host, ...whole },
+})
+
+/**
+ * Committed, and then the agent died: the next one starts the guest, or finds that it runs. If it is gone, nobody here
+ * knows whether it ever ran (rule 6): that is an error, asked again until the coordinator calls it a doubt.
+ */
+async function takeOver(command: EventOf<'Finish'>, { driver, voice }: MovingHands): Promise<Fact> {
+  const { admission } = command.data
+  const { runningAt } = await driver.activate(command.vm)
+  return {
+    ...voice.about(command, 'TargetRunning'),
+    type: 'TargetRunning',
+    data: { admission, runningAt },
+  }
+}

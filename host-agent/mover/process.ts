@@ -1,0 +1,150 @@
+import { Socket } from 'node:net'
+import { join } from 'node:path'
+import { decode, encode } from '@ferry/schemas/cloud-event'
+import { parse } from '@ferry/schemas/parse'
+import { systemClock as clock, within } from '@ferry/events/clock'
+import { watermarkFile } from '@ferry/events/log/watermark-file'
+import { openWitness } from '@ferry/events/log/witness'
+import type { Log } from '@ferry/events/log'
+import { isCommand } from '@ferry/events/migration'
+import { sayOnStderr } from '@ferry/events/say'
+import { openMonitors } from '../drivers/qemu/monitors.ts'
+import { qemuMoves } from '../drivers/qemu/moves.ts'
+import { connectToLog, stayReady } from '../edges.ts'
+import { hostKey } from '../keys.ts'
+import { isMove, move } from '../move.ts'
+import type { Move } from '../move.ts'
+import { makePace } from '../transfer/pace.ts'
+import { tlsWire } from '../transfer/tls-wire.ts'
+import { makeVoice } from '../voice.ts'
+import { openDoor } from './door.ts'
+import { openFarPort } from './far-port.ts'
+import { ToMover, filesIn } from './words.ts'
+import type { Birth, Order, ToAgent } from './words.ts'
+
+/**
+ * One process that moves one guest's image, out of this host or into it, and then ends. It does what an agent would do
+ * with the same command, by the same rules, on a connection of its own to the log: so it goes on when its agent dies, and
+ * the next agent reaches it by its socket.
+ *
+ * - M1 It begins only when an agent has come to its socket: nobody could stop one of which no agent knows.
+ * - M2 It outlives the agent that started it unless it still needs a visitor from that one's port.
+ * - M3 The answer stands in the log before any agent hears of it.
+ */
+/** How long an agent may take from hearing that it can come to coming. */
+const VISIT_MS = 10_000
+const ANSWER_MS = 60_000
+
+/** Why a mover ends without an answer. */
+class Stopped extends Error {
+  override readonly name = 'Stopped'
+}
+
+const stop = new AbortController()
+const end = (why: string) => stop.abort(new Stopped(why))
+
+type Heard = { birth: (birth: Birth) => void; order: (order: Order) => void }
+const heard: Heard = { birth: () => {}, order: () => {} }
+const born = new Promise<Birth>((resolve) => {
+  heard.birth = resolve
+})
+const ordered = new Promise<Order>((resolve) => {
+  heard.order = resolve
+})
+const ended = new Promise<never>((_, reject) => {
+  stop.signal.addEventListener('abort', () => reject(stop.signal.reason))
+})
+ended.catch(() => {})
+
+const tell = (message: ToAgent) => {
+  if (process.connected) process.send?.(message, () => {})
+}
+const port = openFarPort(tell, () => end('the agent whose port it needs is gone'))
+let isBegun = false
+
+process.on('message', (message, handle) => {
+  const word = parse(ToMover, message, 'what the agent says')
+  if ('birth' in word) heard.birth(word.birth)
+  if ('order' in word) heard.order(word.order)
+  if ('visit' in word && handle instanceof Socket) port.handed(word.visit, handle)
+})
+process.once('disconnect', () => {
+  if (isBegun) port.cutOff()
+  else end('its agent is gone, and it had not begun')
+})
+process.once('SIGTERM', () => end('it was told to end'))
+
+stayReady()
+const { settings, logLevel } = await born
+const say = sayOnStderr(`mover ${settings.host}`, logLevel)
+const edges = { clock, say, signal: stop.signal }
+try {
+  const connection = await connectToLog(settings, `mover ${settings.host}`, stop.signal)
+  await carryOut(await Promise.race([ordered, ended]), connection.log)
+} catch (error) {
+  if (!(error instanceof Stopped)) say.error({ err: error }, 'the mover ends without an answer')
+  else say.debug({ why: error.message }, 'the mover ends without an answer')
+  process.exitCode = 1
+}
+process.exit()
+
+async function carryOut(order: Order, log: Log): Promise<void> {
+  const { host, stateDirectory } = settings
+  const command = moveIn(order.command)
+  const { vm, migration, attempt, type } = command
+  const pace = makePace(clock, order.bandwidthBytesPerSecond)
+  const door = await openDoor(order.folder, order.command, (word) => {
+    if ('stop' in word) end('an agent told it to stop')
+    else pace.limit(word.bandwidthBytesPerSecond)
+  })
+  const watermark = await watermarkFile(filesIn(order.folder).watermark, edges)
+  await watermark.begin(order.mark)
+  tell({ begun: true })
+  await within(
+    clock,
+    VISIT_MS,
+    'an agent coming to the socket',
+    Promise.race([door.visited, ended]),
+  )
+  isBegun = true
+  if (!process.connected) port.cutOff()
+  say.info({ vm, migration, attempt, type }, 'carrying out')
+
+  const witness = await openWitness({
+    ...edges,
+    log,
+    me: { host },
+    watermark,
+    settleMs: 0,
+    recovered: async () => end('what becomes of this guest was said by a recovery of the log'),
+  })
+  const trust = await witness.well(stop.signal)
+  const signal = AbortSignal.any([stop.signal, trust])
+  const guests = join(stateDirectory, 'guests')
+  const hands = {
+    ...edges,
+    host,
+    log: witness.log,
+    voice: makeVoice({ ...edges, host, log: witness.log, signal }),
+    driver: qemuMoves(openMonitors({ guests, clock, monitor: 'mover' })),
+    key: await hostKey(join(stateDirectory, 'host.key')),
+    wire: tlsWire,
+    port,
+    pace,
+    remembered: witness.remembered,
+  }
+  const fact = await move(command, hands, signal)
+  if (fact !== undefined) {
+    await witness.remembered()
+    await witness.log.append(fact, { patienceMs: ANSWER_MS })
+  }
+  say.info({ vm, migration, attempt, type, answer: fact?.type }, 'answered')
+  await door.over(fact && encode(fact))
+}
+
+function moveIn(text: string): Move {
+  const decoded = decode(text)
+  if (decoded.is !== 'event' || !isCommand(decoded.event) || !isMove(decoded.event))
+    throw new Error(`not a command to move a guest: ${text}`)
+  return decoded.event
+}

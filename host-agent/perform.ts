@@ -1,0 +1,132 @@
+import type { EventOf } from '@ferry/schemas/event'
+import type { CopyProgress } from '@ferry/schemas/policy'
+import type { Clock } from '@ferry/events/clock'
+import { CopyFailed } from './driver.ts'
+import { openGate } from './gate.ts'
+import { contestedOn } from './hands.ts'
+import type { MovingHands } from './hands.ts'
+import { roundsWorthTelling } from './rounds.ts'
+import { openSender } from './transfer/send.ts'
+import type { Sender } from './transfer/send.ts'
+import type { Fact, Voice } from './voice.ts'
+
+/** The source's half of a copy: the guest's image leaves, until the target has heard that this was all of it. */
+export async function perform(
+  command: EventOf<'Perform'>,
+  hands: MovingHands,
+  signal: AbortSignal,
+): Promise<Fact> {
+  const { driver, key, voice, wire, clock, host } = hands
+  const { vm } = command
+  const {
+    admission,
+    target,
+    targetKey,
+    transfer,
+    address,
+    sealedKey,
+    transferVersion: version,
+    policy,
+  } = command.data
+  const fail = (failure: CopyFailed['failure']): Fact => ({
+    ...voice.about(command, 'PerformFailed'),
+    type: 'PerformFailed',
+    data: { admission, failure },
+  })
+  const secret = key.open(sealedKey, targetKey)
+  if (secret === undefined) return fail({ type: 'KeySealed', host })
+
+  const gate = openGate(hands.log, clock, contestedOn(target, command))
+  const switchover = quietly(clock, signal)
+  const worthTelling = roundsWorthTelling(clock)
+  let sender: Sender | undefined
+  try {
+    const sent = await driver.perform(vm, {
+      policy,
+      signal,
+      // Only now: a driver that has nothing to send must not use the transfer up.
+      send: async (image) => {
+        const ticket = { transfer, address, key: secret, version }
+        sender = await openSender(ticket, { wire, clock, paces: [hands.pace], signal })
+        await sender.send(image)
+      },
+      gate: gate.pass,
+      paused: (pausedAt) => {
+        sender?.hurry()
+        const fact = { ...voice.about(command, 'SourcePaused'), data: { admission, pausedAt } }
+        switchover.later(() => voice.mention({ ...fact, type: 'SourcePaused' }))
+      },
+      round: (progress) => {
+        if (worthTelling()) voice.mention(roundPassed(command, voice, progress))
+      },
+      progress: (progress) => sample(command, hands, progress),
+    })
+    if (sender === undefined) throw new Error('the driver says that it sent an image, and did not')
+    // Rule 2: the hypervisor has said "completed, paused"; only now may the target hear that this was all.
+    const receipt = await sender.finish()
+    return {
+      ...voice.about(command, 'Performed'),
+      type: 'Performed',
+      data: { admission, ...sent, ...receipt, endFrameAt: clock.now() },
+    }
+  } catch (error) {
+    signal.throwIfAborted()
+    if (error instanceof CopyFailed) return fail(error.failure)
+    throw error
+  } finally {
+    sender?.close()
+    gate.close()
+    switchover.over()
+    await voice.caughtUp()
+  }
+}
+
+/**
+ * While a guest is paused, this host and the log have better things to do than to tell that it is. What is said then
+ * waits until the switchover is over, or takes long.
+ */
+function quietly(clock: Clock, signal: AbortSignal) {
+  const isOver = new AbortController()
+  let pending: (() => void) | undefined
+  const sayIt = () => {
+    pending?.()
+    pending = undefined
+  }
+  return {
+    later: (say: () => void) => {
+      pending = say
+      clock.sleep(QUIET_MS, AbortSignal.any([isOver.signal, signal])).then(sayIt, () => {})
+    },
+    over: () => {
+      isOver.abort()
+      sayIt()
+    },
+  }
+}
+
+const QUIET_MS = 80
+
+const roundPassed = (
+  command: EventOf<'Perform'>,
+  voice: Voice,
+  progress: CopyProgress,
+): EventOf<'RoundPassed'> => ({
+  ...voice.about(command, 'RoundPassed', progress.round),
+  type: 'RoundPassed',
+  data: { admission: command.data.admission, ...progress },
+})
+
+/** For whoever watches now; lost, it is worth nothing. */
+function sample(
+  command: EventOf<'Perform'>,
+  { log, clock, voice, say }: MovingHands,
+  progress: CopyProgress,
+): void {
+  const at = Math.floor(clock.now())
+  log
+    .append(
+      { ...voice.about(command, 'ProgressSampled', at), type: 'ProgressSampled', data: progress },
+      { patienceMs: 500 },
+    )
+    .catch((error: unknown) => say.debug({ err: error }, 'a sample was lost'))
+}
