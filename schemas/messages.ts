@@ -362,8 +362,9 @@ export const messages = {
       /** The receipt: what arrived, as the target counted it. */
       bytes: Bytes,
       digest: Digest,
-      /** When the end frame had been checked, and when the hypervisor had loaded the whole image. */
-      endFrameAt: Moment,
+      /** When the end frame had been checked. Absent: it got lost, and the source's Performed stood in for it. */
+      endFrameAt: Type.Optional(Moment),
+      /** When the hypervisor had loaded the whole image. */
       loadedAt: Moment,
     }),
   },

@@ -32,6 +32,7 @@ import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
 import type { Driver } from '@ferry/host-agent/driver'
 import { hostKey } from '@ferry/host-agent/keys'
 import { tlsWire } from '@ferry/host-agent/transfer/tls-wire'
+import type { Wire } from '@ferry/host-agent/transfer/wire'
 import type { Writer } from '@ferry/schemas/event'
 import type { MigrateRequest, ResolveRequest } from '@ferry/schemas/request'
 import { newLife } from './life.ts'
@@ -60,6 +61,8 @@ export type FleetOptions = {
   /** Puts something between an agent and its disk. */
   readonly watermarks?: (watermark: Watermark, host: string) => Watermark
   readonly fences?: Fences
+  /** Puts something between a host and the network. */
+  readonly wires?: (wire: Wire, host: string) => Wire
   /** Puts something between a process and the log. */
   readonly logs?: (log: Log, writer: Writer) => Log
   /** A driver as each new agent opens it, for guests that are not simulated here. */
@@ -115,7 +118,7 @@ export async function fleetInProcess(
   options: FleetOptions = {},
 ): Promise<FleetInProcess> {
   const { vm = quietVm, drivers = (driver) => driver, logs = (log) => log, say = silent } = options
-  const { watermarks = (watermark) => watermark } = options
+  const { watermarks = (watermark) => watermark, wires = (wire) => wire } = options
   const folder = await mkdtemp(join(tmpdir(), 'ferry-fleet-'))
   const clock = systemClock
   const log = memoryLog(clock)
@@ -176,7 +179,7 @@ export async function fleetInProcess(
       stop = new AbortController()
       life = newLife()
       const driver = open()
-      const wire = life.wire(tlsWire)
+      const wire = life.wire(wires(tlsWire, host))
       life.atEnd(() => void driver.close())
       const agent = runAgent({
         host,

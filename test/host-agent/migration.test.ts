@@ -8,6 +8,8 @@ import type { Migration } from '@ferry/events/migration'
 import type { PhaseName } from '@ferry/events/phases'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { kinds } from '@ferry/host-agent/transfer/frames'
+import type { Wire } from '@ferry/host-agent/transfer/wire'
 import { quietVm, withFleet } from '../fleet-in-process.ts'
 import type { FleetInProcess } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
@@ -266,6 +268,51 @@ test('a source that cannot let go does not hold the guest, and settles its duty 
     await until('the old copy to be gone', () => places(fleet).join() === 'rack2 running')
   })
 })
+
+/** A network that breaks under the end frame: the source has handed it over, and it never arrives. */
+const losesEndFrames =
+  (losesMore: boolean) =>
+  (wire: Wire): Wire => ({
+    ...wire,
+    connect: async (ticket, signal) => {
+      const stream = await wire.connect(ticket, signal)
+      const { write } = stream
+      let isFirst = true
+      const lossy = (frame: Buffer, told: (error?: Error | null) => void) => {
+        const kind = frame.readUInt32BE(0)
+        const isLost = kind === kinds.end || (losesMore && kind === kinds.data && isFirst)
+        if (kind === kinds.data) isFirst = false
+        if (!isLost) return write.call(stream, frame, 'binary', told)
+        if (kind === kinds.end) stream.end()
+        told()
+        return true
+      }
+      return Object.assign(stream, { write: lossy })
+    },
+  })
+
+test('an end frame that gets lost costs nothing: what the source has said in the log stands in for it', () =>
+  withFleet(two, { wires: losesEndFrames(false) }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1' })
+    const { phase, attempt } = await fleet.ended('m1')
+    assert.equal([phase, attempt.number], ['completed', 1])
+    assert.equal(places(fleet), ['rack2 running'])
+    const { verdict } = attempt
+    assert.ok(verdict?.type === 'Committed')
+    assert.is(verdict?.data.endFrameAt, undefined)
+    assert.is(verdict?.data.digest, attempt.facts.Performed?.data.digest)
+  }))
+
+test('without its end frame an image that is not what the source sent is no image', () =>
+  withFleet(two, { wires: losesEndFrames(true) }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', policy: { attempts: 1 } })
+    const { phase, attempt } = await fleet.ended('m1')
+    assert.is(phase, 'abandoned')
+    assert.is(attempt.facts.ReceiveFailed?.data.failure.type, 'StreamCut')
+    assert.equal(places(fleet), ['rack1 running'])
+  }))
 
 test('no secret stands in the log in clear (I11)', () =>
   withFleet(two, { vm: { ...quietVm, pagesPerSecond: Number(SECRET) } }, async (fleet) => {

@@ -115,7 +115,7 @@ test('carries an image to the byte, and both ends have the same receipt', () =>
     const source = await sender(port, transfer, key)
     await source.send(imageOf(image))
     const sent = await source.finish()
-    assert.equal(await receiving, sent)
+    assert.equal(await receiving, { ...sent, hasEndFrame: true })
     assert.is(sent.bytes, image.length)
     assert.ok(target.image().equals(image))
   }))
