@@ -124,21 +124,20 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
       await serve({ hands, does, journal, recoveredAt: witness.recoveredAt(), signal: now })
     }
   }
+  const obeyToTheEnd = async () => {
+    try {
+      await obey()
+    } catch (error) {
+      if (!signal.aborted) throw error
+    } finally {
+      // Nobody acts on a guest any more, and a hypervisor that is busy must not keep this agent from ending.
+      await driver.close()
+    }
+  }
   try {
-    await Promise.all([
-      obey()
-        .catch((error: unknown) => {
-          if (!signal.aborted) throw error
-        })
-        // Nobody acts on a guest any more, and a hypervisor that is busy must not keep this agent from ending.
-        .finally(() => driver.close()),
-      witness.watching,
-      reporter.reporting,
-      beat(inventory),
-    ])
+    await Promise.all([obeyToTheEnd(), witness.watching, reporter.reporting, beat(inventory)])
   } finally {
     movers?.letGo()
     await port.close()
-    await driver.close()
   }
 }

@@ -276,13 +276,13 @@ const losesEndFrames =
     ...wire,
     connect: async (ticket, signal) => {
       const stream = await wire.connect(ticket, signal)
-      const { write } = stream
+      const write = stream.write.bind(stream)
       let isFirst = true
       const lossy = (frame: Buffer, told: (error?: Error | null) => void) => {
         const kind = frame.readUInt32BE(0)
         const isLost = kind === kinds.end || (losesMore && kind === kinds.data && isFirst)
         if (kind === kinds.data) isFirst = false
-        if (!isLost) return write.call(stream, frame, 'binary', told)
+        if (!isLost) return write(frame, 'binary', told)
         if (kind === kinds.end) stream.end()
         told()
         return true
