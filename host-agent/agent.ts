@@ -46,6 +46,9 @@ export type AgentEdges = {
   readonly signal: AbortSignal
 }
 
+/** A command that the agent before did not finish is delivered again within 2 s (`serve.ts`); a source waits for 10 s. */
+const UNKNOWN_WAIT_MS = 5000
+
 /**
  * Runs until the signal. Guests stay as they are when it ends, and the next agent finds them.
  *
@@ -89,6 +92,7 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     wire,
     clock,
     refused: intruders,
+    unknownWaitMs: UNKNOWN_WAIT_MS,
   })
   movers?.open(port)
   const pace = makePace(clock, edges.bandwidthBytesPerSecond)

@@ -29,6 +29,11 @@ export type PortOptions = {
   readonly address?: Endpoint
   readonly clock: Clock
   readonly refused: (intruder: Intruder) => void
+  /**
+   * How long after the opening visitors for unknown transfers may wait to become known: the agent before knew them, and
+   * this one learns of them from the log. Absent: nobody waits.
+   */
+  readonly unknownWaitMs?: number
 }
 
 /** Ids are remembered for this long past their end, so that a refusal can say what was wrong with one. */
@@ -46,8 +51,10 @@ type Slot = {
 }
 
 export async function openPort(options: PortOptions): Promise<TransferPort> {
-  const { wire, listen, clock, refused } = options
+  const { wire, listen, clock, refused, unknownWaitMs = 0 } = options
   const slots = new Map<string, Slot>()
+  const early = new Set<Visit>()
+  const openedAt = clock.elapsed()
 
   const whyNot = (slot: Slot | undefined): Intruder['why'] | undefined => {
     if (slot === undefined || slot.isForgotten) return 'UnknownTransfer'
@@ -61,10 +68,18 @@ export async function openPort(options: PortOptions): Promise<TransferPort> {
   const visit = (visitor: Visit) => {
     const slot = slots.get(visitor.transfer)
     const why = whyNot(slot)
+    const earlyForMs = openedAt + unknownWaitMs - clock.elapsed()
+    if (slot === undefined && earlyForMs > 0 && early.size < MOST_WAITING)
+      return void waitEarly(visitor, earlyForMs)
     if (slot === undefined || why !== undefined) return turnAway(why ?? 'UnknownTransfer', visitor)
     if (slot.take !== undefined) return slot.take(visitor)
     if (slot.waiting.length >= MOST_WAITING) return turnAway('UsedTransfer', visitor)
     slot.waiting.push(visitor)
+  }
+  const waitEarly = async (visitor: Visit, forMs: number) => {
+    early.add(visitor)
+    await clock.sleep(forMs)
+    if (early.delete(visitor)) turnAway('UnknownTransfer', visitor)
   }
   const forget = (attempt: string) => {
     for (const slot of slots.values()) {
@@ -83,7 +98,9 @@ export async function openPort(options: PortOptions): Promise<TransferPort> {
     expect: (transfer, attempt, expiresAt) => {
       if (slots.get(transfer)?.attempt === attempt) return
       forget(attempt)
-      slots.set(transfer, { attempt, expiresAt, waiting: [], isUsed: false, isForgotten: false })
+      const waiting = [...early].filter((visitor) => visitor.transfer === transfer)
+      for (const visitor of waiting) early.delete(visitor)
+      slots.set(transfer, { attempt, expiresAt, waiting, isUsed: false, isForgotten: false })
       for (const old of slots.keys()) {
         if (slots.size <= REMEMBERED) break
         slots.delete(old)
@@ -102,6 +119,8 @@ export async function openPort(options: PortOptions): Promise<TransferPort> {
     forget,
     refused,
     close: async () => {
+      for (const { stream } of early) stream.destroy()
+      early.clear()
       for (const { attempt } of slots.values()) forget(attempt)
       await listening.close()
     },

@@ -14,7 +14,7 @@ import { openPort } from '@ferry/host-agent/transfer/port'
 import type { TransferPort } from '@ferry/host-agent/transfer/port'
 import { openSender } from '@ferry/host-agent/transfer/send'
 import { greetingFor, tlsOptions, tlsWire } from '@ferry/host-agent/transfer/tls-wire'
-import type { Intruder } from '@ferry/host-agent/transfer/wire'
+import type { Intruder, Visit, Wire } from '@ferry/host-agent/transfer/wire'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { failureOf } from '../failure.ts'
@@ -26,20 +26,41 @@ type Opened = {
   readonly port: TransferPort
   readonly intruders: Intruder[]
   /** A transfer for this attempt, and what waits for its visitor. */
-  readonly open: (attempt: string) => { transfer: string; key: Uint8Array; arrival: Arrival }
+  readonly open: (
+    attempt: string,
+    known?: { transfer: string; key: Uint8Array },
+  ) => { transfer: string; key: Uint8Array; arrival: Arrival }
+  /** How many have said what they came for. */
+  readonly visits: () => number
 }
 
 async function withPort(
   work: (opened: Opened) => Promise<void>,
-  expiresAfterMs = 20_000,
+  options: { expiresAfterMs?: number; unknownWaitMs?: number } = {},
 ): Promise<void> {
+  const { expiresAfterMs = 20_000, unknownWaitMs = 0 } = options
   const intruders: Intruder[] = []
   const [wire, clock] = [tlsWire, systemClock]
   const refused = (intruder: Intruder) => void intruders.push(intruder)
-  const port = await openPort({ listen: { host: '127.0.0.1', port: 0 }, wire, clock, refused })
+  let visits = 0
+  const counting: Wire = {
+    ...wire,
+    listen: (at, door) => {
+      const visit = (visitor: Visit) => {
+        visits += 1
+        door.visit(visitor)
+      }
+      return wire.listen(at, { ...door, visit })
+    },
+  }
+  const listen = { host: '127.0.0.1', port: 0 }
+  const port = await openPort({ listen, wire: counting, clock, refused, unknownWaitMs })
   const arrivals: Arrival[] = []
-  const open: Opened['open'] = (attempt) => {
-    const [transfer, key] = [randomBytes(16).toString('hex'), randomBytes(32)]
+  const open: Opened['open'] = (attempt, known) => {
+    const { transfer, key } = known ?? {
+      transfer: randomBytes(16).toString('hex'),
+      key: randomBytes(32),
+    }
     const expiresAt = clock.now() + expiresAfterMs
     const used = () => port.used(transfer)
     port.expect(transfer, attempt, expiresAt)
@@ -50,7 +71,7 @@ async function withPort(
     return { transfer, key, arrival }
   }
   try {
-    await work({ port, intruders, open })
+    await work({ port, intruders, open, visits: () => visits })
   } finally {
     for (const arrival of arrivals) arrival.close()
     await port.close()
@@ -171,16 +192,19 @@ test('an unknown id, an expired one, and one that was forgotten are turned away,
       ['UnknownTransfer', 'UnknownTransfer'],
     )
   })
-  await withPort(async ({ port, intruders, open }) => {
-    const { transfer, key, arrival } = open('m1.1')
-    const failure = await failureOf(arrival.receive(hypervisor().stream, never))
-    assert.equal(failure, { type: 'TransferExpired', transfer })
-    assert.is((await failureOf(sender(port, transfer, key))).type, 'TransferRejected')
-    assert.equal(
-      intruders.map(({ why }) => why),
-      ['ExpiredTransfer'],
-    )
-  }, 50)
+  await withPort(
+    async ({ port, intruders, open }) => {
+      const { transfer, key, arrival } = open('m1.1')
+      const failure = await failureOf(arrival.receive(hypervisor().stream, never))
+      assert.equal(failure, { type: 'TransferExpired', transfer })
+      assert.is((await failureOf(sender(port, transfer, key))).type, 'TransferRejected')
+      assert.equal(
+        intruders.map(({ why }) => why),
+        ['ExpiredTransfer'],
+      )
+    },
+    { expiresAfterMs: 50 },
+  )
 })
 
 test('a new transfer for an attempt makes the one before worthless', () =>
@@ -278,6 +302,26 @@ test('a stream that is cut anywhere is never a complete image', () =>
       assert.is(failure.type, 'StreamCut', `cut after ${length}`)
     }
   }))
+
+test('who comes before a new agent has read the log waits until it knows the transfer, and not for ever', () =>
+  withPort(
+    async ({ port, intruders, open, visits }) => {
+      const [transfer, key] = ['a'.repeat(32), randomBytes(32)]
+      const sending = sender(port, transfer, key)
+      const lost = failureOf(sender(port, 'b'.repeat(32), key))
+      await until('both to have come', () => visits() === 2)
+      const { arrival } = open('m1.1', { transfer, key })
+      const receiving = arrival.receive(hypervisor().stream, never)
+      const sent = await (await sending).finish()
+      assert.equal(await receiving, { ...sent, hasEndFrame: true })
+      assert.is((await lost).type, 'TransferRejected')
+      assert.equal(
+        intruders.map(({ why }) => why),
+        ['UnknownTransfer'],
+      )
+    },
+    { unknownWaitMs: 2000 },
+  ))
 
 test('a target that goes away is a broken stream at the source', () =>
   withPort(async ({ port, open }) => {
