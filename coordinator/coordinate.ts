@@ -178,7 +178,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   const fencing = new Map<string, { readonly order: FenceOrder; readonly stop: AbortController }>()
   let leading: { epoch: number; isReady: boolean } | undefined
   let anchor = { storedAt: clock.now(), elapsed: clock.elapsed() }
-  let timer: { at: number; stop: AbortController } | undefined
+  let timer: { at: number; prevent: () => void } | undefined
 
   const hosts = listenToHeartbeats(heartbeats, clock, () => lookAgain(), signal)
   const world = (): World => ({
@@ -199,17 +199,12 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   /** Wakes the loop at a moment of the log's clock; the earliest wish counts. */
   const lookAt = (at: number) => {
     if (timer !== undefined && timer.at <= at) return
-    timer?.stop.abort()
-    const mine = { at, stop: new AbortController() }
-    timer = mine
-    const wait = Math.max(1, at - world().now)
-    clock.sleep(wait, AbortSignal.any([mine.stop.signal, signal])).then(
-      () => {
-        if (timer === mine) timer = undefined
-        lookAgain()
-      },
-      () => {},
-    )
+    timer?.prevent()
+    const prevent = clock.after(Math.max(1, at - world().now), () => {
+      timer = undefined
+      lookAgain()
+    })
+    timer = { at, prevent }
   }
 
   const write = (key: string, work: Promise<number>) => {
@@ -389,7 +384,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     try {
       await run()
     } finally {
-      timer?.stop.abort()
+      timer?.prevent()
       if (signal.aborted) await Promise.all([edgesEnded, snapshots.stop(fleet)])
     }
   }

@@ -144,6 +144,11 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     )
   }
 
+  /** Nobody ends a process in good order. When all is over, what waits in the dead ones is let go, or it stays in memory. */
+  const over = new AbortController()
+  const { signal } = over
+  setMaxListeners(0, signal)
+
   /** Outlives the process, as a disk does. */
   const disks = new Map<string, Watermark>()
   const watermarkOf = ({ node }: Life) => {
@@ -166,7 +171,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       watermark: watermarkOf(life),
       settleMs: defaultSettleMs,
       say,
-      signal: forever(),
+      signal,
     }).then((running) => {
       coordinators.set(life.node, running)
       life.onDeath(() => coordinators.delete(life.node))
@@ -197,7 +202,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
         if (count === 32) secrets.push(bytes)
         return bytes
       },
-      signal: forever(),
+      signal,
     })
   }
 
@@ -255,7 +260,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     }
     const id = `m${asked++}`
     const policy = {
-      timeoutMs: operator.pick([5000, 30_000, 600_000]),
+      timeoutMs: operator.pick([5000, 30_000, 120_000]),
       attempts: 1 + operator.whole(3),
       downtimeMs: operator.pick([0, 50, 300]),
     }
@@ -335,7 +340,8 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       network.heal()
     }
     if (!isCalm) continue
-    settledAt = hasEnded() ? (settledAt ?? time.now()) : undefined
+    const isAtRest = [...lives.values()].every((life) => life.isAtRest()) && hasEnded()
+    settledAt = isAtRest ? (settledAt ?? time.now()) : undefined
     const isQuiet = settledAt !== undefined && time.now() - settledAt > QUIET_MS
     if (isQuiet || time.now() - faultyUntil > CALM_MS) break
   }
@@ -347,6 +353,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     }
   }
   for (const life of lives.values()) life.die()
+  over.abort()
 
   const hash = createHash('sha256')
   for (const { position, storedAt, subject } of server.entries)
@@ -366,13 +373,6 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   }
 }
 
-/** The signal of a process that nobody ends in good order. */
-function forever(): AbortSignal {
-  const { signal } = new AbortController()
-  setMaxListeners(0, signal)
-  return signal
-}
-
 /** They are hashed and packed by threads of their own, whose order no seed decides; `test/coordinator/snapshots` has them. */
 const noSnapshots: Snapshots = {
   fold: 'simulated',
@@ -381,5 +381,8 @@ const noSnapshots: Snapshots = {
   write: () => Promise.reject(new Error('there is no room')),
 }
 
-/** When nothing is under way for so long, nothing comes any more: longer than a freeze, a hang or a repeated question. */
-const QUIET_MS = 60_000
+/**
+ * When nothing is under way for so long, nothing comes any more: longer than an answer is late, the log away, or a
+ * command without its acknowledgement. While a process is dead, frozen or held up by its hypervisor, it is not quiet.
+ */
+const QUIET_MS = 20_000
