@@ -91,6 +91,8 @@ export function logServer(time: Time, chance: Chance, faults: () => Faults): Log
     next: (subject, after) => on(subject).find(({ position }) => position > after),
     last: (subject) => on(subject).at(-1),
     behind: (after, subject) => {
+      const known = subject === undefined ? entries : bySubject.get(subject)
+      if (known !== undefined) return known.filter(({ position }) => position > after)
       const isWanted = matching(subject)
       return entries.slice(after).filter((entry) => isWanted(entry.subject))
     },
