@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import type { EventOf, Writer } from '@ferry/schemas/event'
 import type { Answer } from '@ferry/schemas/request'
 import { timestamp } from '@ferry/events/clock'
@@ -117,6 +118,8 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   const once = async () => {
     const stop = new AbortController()
     const signal = AbortSignal.any([edges.signal, stop.signal])
+    // While the log is silent everything that is being written waits on it: any number, and no leak.
+    setMaxListeners(0, signal)
     return { coordinator: await coordinateOnce({ ...edges, signal }), stop }
   }
   let present = await once()

@@ -47,6 +47,12 @@ export const mutations: readonly Mutation[] = [
     to: "if ((await said(log, running, 'TargetRunning', command)) === null) {",
   },
   {
+    bug: 'junk on a subject hides what stands behind it',
+    file: 'host-agent/duties.ts',
+    from: 'if (entry === undefined) return undefined\n    const event',
+    to: "if (entry?.message.is !== 'event') return undefined\n    const event",
+  },
+  {
     bug: 'a command of an attempt that is long over is obeyed',
     file: 'host-agent/journal.ts',
     from: "if (known.admission > admission) return 'superseded'",

@@ -3,7 +3,7 @@ import { setMaxListeners } from 'node:events'
 import { verbsOf } from '@ferry/coordinator/api'
 import { coordinate, defaultSettleMs } from '@ferry/coordinator/coordinate'
 import type { Coordinator } from '@ferry/coordinator/coordinate'
-import { defaultRules } from '@ferry/coordinator/decide/world'
+import type { Rules } from '@ferry/coordinator/decide/world'
 import { defaultLease } from '@ferry/coordinator/lease'
 import type { Entry } from '@ferry/events/entry'
 import * as fleets from '@ferry/events/fleet'
@@ -26,7 +26,7 @@ import { logServer } from './log-server.ts'
 import { agentGone, driverOn } from './machine.ts'
 import type { Machine } from './machine.ts'
 import { LOG, network as makeNetwork } from './network.ts'
-import { rashCommand, strangeMessage } from './strangers.ts'
+import { rashCommand, repeatedMessage, strangeMessage } from './strangers.ts'
 import { simulatedTime } from './time.ts'
 import { Violation } from './violation.ts'
 import { wireOf } from './wire.ts'
@@ -39,6 +39,8 @@ export type Plan = {
   readonly hosts: number
   readonly guests: number
   readonly coordinators: number
+  /** What an operator has set: patience that never ends within a run hides what is decided then. */
+  readonly rules: Rules
   /** How long faults last, in simulated seconds. */
   readonly faultySeconds: number
 }
@@ -166,7 +168,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       snapshots: noSnapshots,
       snapshotEvery: Number.MAX_SAFE_INTEGER,
       clock: life.clock,
-      rules: defaultRules,
+      rules: plan.rules,
       lease: defaultLease,
       watermark: watermarkOf(life),
       settleMs: defaultSettleMs,
@@ -313,6 +315,10 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     if (often(now.rashCommandPerSecond)) {
       const rash = rashCommand(server, fleet, weather)
       if (rash !== undefined) server.append(rash)
+    }
+    if (often(now.repeatedMessagePerSecond)) {
+      const repeated = repeatedMessage(server, fleet, weather)
+      if (repeated !== undefined) server.append(repeated)
     }
     if (often(now.junkPerSecond)) {
       const strange = strangeMessage(server, weather)
