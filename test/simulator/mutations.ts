@@ -71,6 +71,12 @@ export const mutations: readonly Mutation[] = [
     to: 'if (present !== undefined) present.push(delivery)',
   },
   {
+    bug: 'what ends an attempt breaks off the command that waits last, not the one under way',
+    file: 'host-agent/serve.ts',
+    from: 'for (const work of present) if',
+    to: 'for (const work of present.slice(-1)) if',
+  },
+  {
     bug: 'a writer believes that it won when its message is stored',
     file: 'events/log.ts',
     from: 'return { won: entry.message.event.id === event.id, winner: entry }',
