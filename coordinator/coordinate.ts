@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import type { EventOf, Writer } from '@ferry/schemas/event'
 import type { Answer } from '@ferry/schemas/request'
 import { timestamp } from '@ferry/events/clock'
@@ -117,6 +118,8 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
   const once = async () => {
     const stop = new AbortController()
     const signal = AbortSignal.any([edges.signal, stop.signal])
+    // While the log is silent everything that is being written waits on it: any number, and no leak.
+    setMaxListeners(0, signal)
     return { coordinator: await coordinateOnce({ ...edges, signal }), stop }
   }
   let present = await once()
@@ -178,7 +181,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   const fencing = new Map<string, { readonly order: FenceOrder; readonly stop: AbortController }>()
   let leading: { epoch: number; isReady: boolean } | undefined
   let anchor = { storedAt: clock.now(), elapsed: clock.elapsed() }
-  let timer: { at: number; stop: AbortController } | undefined
+  let timer: { at: number; prevent: () => void } | undefined
 
   const hosts = listenToHeartbeats(heartbeats, clock, () => lookAgain(), signal)
   const world = (): World => ({
@@ -199,17 +202,12 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   /** Wakes the loop at a moment of the log's clock; the earliest wish counts. */
   const lookAt = (at: number) => {
     if (timer !== undefined && timer.at <= at) return
-    timer?.stop.abort()
-    const mine = { at, stop: new AbortController() }
-    timer = mine
-    const wait = Math.max(1, at - world().now)
-    clock.sleep(wait, AbortSignal.any([mine.stop.signal, signal])).then(
-      () => {
-        if (timer === mine) timer = undefined
-        lookAgain()
-      },
-      () => {},
-    )
+    timer?.prevent()
+    const prevent = clock.after(Math.max(1, at - world().now), () => {
+      timer = undefined
+      lookAgain()
+    })
+    timer = { at, prevent }
   }
 
   const write = (key: string, work: Promise<number>) => {
@@ -389,7 +387,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     try {
       await run()
     } finally {
-      timer?.stop.abort()
+      timer?.prevent()
       if (signal.aborted) await Promise.all([edgesEnded, snapshots.stop(fleet)])
     }
   }

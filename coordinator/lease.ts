@@ -102,14 +102,27 @@ export async function holdLease(options: {
 
 /** Rings whenever the register is written. A bell that is broken costs a lease, no more: then time alone wakes. */
 function listen(registers: Registers, signal: AbortSignal) {
-  let wake = new AbortController()
+  let hasRung = false
+  let wake = () => {}
+  const ring = () => {
+    hasRung = true
+    wake()
+  }
+  signal.addEventListener('abort', ring, { once: true })
   const ringing = async () => {
-    for await (const _ of registers.watch(PREFIX, signal)) wake.abort()
+    for await (const _ of registers.watch(PREFIX, signal)) ring()
   }
   return {
     orAfter: async (clock: Clock, ms: number) => {
-      await clock.sleep(ms, AbortSignal.any([wake.signal, signal])).catch(() => {})
-      wake = new AbortController()
+      if (!hasRung)
+        await new Promise<void>((resolve) => {
+          const prevent = clock.after(ms, resolve)
+          wake = () => {
+            prevent()
+            resolve()
+          }
+        })
+      hasRung = false
     },
     silent: ringing().catch(() => {}),
   }

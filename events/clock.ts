@@ -6,50 +6,48 @@ export interface Clock {
   elapsed(): number
   /** Ends after so many milliseconds, or at once with the signal's reason when it is aborted. */
   sleep(ms: number, signal?: AbortSignal): Promise<void>
+  /** Calls back after so many milliseconds. @returns how to prevent that. */
+  after(ms: number, act: () => void): () => void
+}
+
+const after: Clock['after'] = (ms, act) => {
+  const timer = setTimeout(act, ms)
+  return () => clearTimeout(timer)
 }
 
 export const systemClock: Clock = {
   now: () => performance.timeOrigin + performance.now(),
   elapsed: () => performance.now(),
-  sleep: (ms, signal) =>
+  sleep: sleepWith(after),
+  after,
+}
+
+/** A clock's `sleep`, made of its `after`. */
+export function sleepWith(later: Clock['after']): Clock['sleep'] {
+  return (ms, signal) =>
     new Promise((resolve, reject) => {
       if (signal?.aborted === true) return reject(asError(signal.reason))
       const aborted = () => {
-        clearTimeout(timer)
+        prevent()
         reject(asError(signal?.reason))
       }
-      const timer = setTimeout(() => {
+      const prevent = later(ms, () => {
         signal?.removeEventListener('abort', aborted)
         resolve()
-      }, ms)
+      })
       signal?.addEventListener('abort', aborted, { once: true })
-    }),
+    })
 }
 
 /**
  * Gives a wait an end: resolves with the value, or throws `Overdue` with a name for what was waited for.
  * What is waited for goes on by itself; hand it a signal where that matters.
  */
-export async function within<T>(
-  clock: Clock,
-  ms: number,
-  what: string,
-  wait: Promise<T>,
-): Promise<T> {
-  const stop = new AbortController()
-  const overdue = clock.sleep(ms, stop.signal).then(() => {
-    throw new Overdue(what, ms)
+export const within = <T>(clock: Clock, ms: number, what: string, wait: Promise<T>): Promise<T> =>
+  new Promise((resolve, reject) => {
+    const prevent = clock.after(ms, () => reject(new Overdue(what, ms)))
+    wait.then(resolve, reject).finally(prevent)
   })
-  try {
-    return await Promise.race([wait, overdue])
-  } finally {
-    stop.abort(NOT_OVERDUE)
-    overdue.catch(() => {})
-  }
-}
-
-/** The reason is given so that no exception has to be made each time that nothing was wrong. */
-const NOT_OVERDUE = new Error('what was waited for has come')
 
 export class Overdue extends Error {
   override readonly name = 'Overdue'

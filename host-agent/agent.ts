@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import type { Clock } from '@ferry/events/clock'
 import type { Log } from '@ferry/events/log'
 import { LogLostTail, openWitness } from '@ferry/events/log/witness'
@@ -118,6 +119,8 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
         journal = await begin()
       }
       const now = AbortSignal.any([signal, trust])
+      // While the log is silent every word of this host waits on it: any number, and no leak.
+      setMaxListeners(0, now)
       const voice = makeVoice({ host, log: witness.log, clock, say, signal: now })
       const tools = { host, log: witness.log, clock, say, driver, wire, port, key, random, pace }
       const hands = { ...tools, voice, remembered: witness.remembered }

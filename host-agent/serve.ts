@@ -18,7 +18,7 @@ import type { Command, Fact } from './voice.ts'
 export async function serve(office: Office): Promise<void> {
   const { hands, recoveredAt, signal } = office
   const { host, log, say } = hands
-  const works = new Map<string, Work>()
+  const works = new Map<string, Work[]>()
   const desk: Desk = { ...office, works, starts: new Map() }
 
   const durable = `agent-${token(host)}`
@@ -41,8 +41,9 @@ export async function serve(office: Office): Promise<void> {
       receive(message.event, delivery, desk)
     } else delivery.done()
   }
-  for (const { stop } of works.values()) stop.abort(new Stopped())
-  await Promise.allSettled([...works.values()].map(({ ended }) => ended))
+  const left = [...works.values()].flat()
+  for (const { stop } of left) stop.abort(new Stopped())
+  await Promise.allSettled(left.map(({ ended }) => ended))
 }
 
 export type Office = {
@@ -61,7 +62,7 @@ const ACK_WAIT_MS = 2000
 const STILL_AT_IT_MS = 600
 const AGAIN_MS = 1000
 
-/** One command being carried out. */
+/** One command that is being carried out, or waits for those before it. */
 type Work = {
   readonly command: Command
   /** Every delivery of it; all are acknowledged together. */
@@ -76,7 +77,8 @@ class Stopped extends Error {
 }
 
 type Desk = Office & {
-  readonly works: Map<string, Work>
+  /** Of each guest, in the order in which they came. */
+  readonly works: Map<string, Work[]>
   /** By the id of a start that is being carried out: its deliveries. */
   readonly starts: Map<string, Delivery[]>
 }
@@ -90,28 +92,30 @@ function receive(command: Command, delivery: Delivery, desk: Desk): void {
     delivery.done()
     return
   }
-  const present = works.get(vm)
-  if (present !== undefined && isSame(present.command, command)) {
-    present.deliveries.push(delivery)
+  const present = works.get(vm) ?? []
+  const same = present.find((work) => !work.stop.signal.aborted && isSame(work.command, command))
+  if (same !== undefined) {
+    same.deliveries.push(delivery)
     return
   }
   // What does not end an attempt waits for its turn: its predecessor's answer may stand in the log already, and this
   // agent not have heard so.
-  if (present !== undefined && breaksOff(command, present.command))
-    present.stop.abort(new Stopped())
+  for (const work of present) if (breaksOff(command, work.command)) work.stop.abort(new Stopped())
   const stop = new AbortController()
   const deliveries = [delivery]
   const work: Work = {
     command,
     deliveries,
     stop,
-    ended: (present?.ended ?? Promise.resolve()).then(() =>
+    ended: (present.at(-1)?.ended ?? Promise.resolve()).then(() =>
       carryOutOnce(command, deliveries, stop.signal, desk),
     ),
   }
-  works.set(vm, work)
+  works.set(vm, [...present, work])
   void work.ended.then(() => {
-    if (works.get(vm) === work) works.delete(vm)
+    const others = (works.get(vm) ?? []).filter((other) => other !== work)
+    if (others.length > 0) works.set(vm, others)
+    else works.delete(vm)
   })
 }
 
@@ -223,7 +227,8 @@ async function answered(
 const isSame = (one: Command, other: Command): boolean =>
   one.type === other.type && one.data.admission === other.data.admission
 
+/** What ends an attempt breaks off all that is under way for the guest, and not the other word that may end it. */
 const breaksOff = (command: Command, present: Command): boolean =>
-  command.type === 'Cancel' ||
-  command.type === 'Confirm' ||
-  command.data.admission > present.data.admission
+  command.data.admission > present.data.admission || (isEnd(command) && !isEnd(present))
+
+const isEnd = ({ type }: Command): boolean => type === 'Cancel' || type === 'Confirm'

@@ -157,11 +157,11 @@ function deliver(entry: Entry, delivering: Delivering): void {
 
 /** NATS' own rule: `*` is one token, `>` is all that follow. */
 export function matching(filter = '>'): (subject: string) => boolean {
-  const wanted = filter.split('.')
-  return (subject) => {
-    const tokens = subject.split('.')
-    const open = wanted.at(-1) === '>'
-    if (open ? tokens.length < wanted.length : tokens.length !== wanted.length) return false
-    return wanted.every((want, at) => want === '>' || want === '*' || want === tokens[at])
-  }
+  if (!/[*>]/.test(filter)) return (subject) => subject === filter
+  const pattern = filter
+    .replaceAll(/[^\w*>]/g, String.raw`\$&`)
+    .replaceAll('*', '[^.]+')
+    .replace(/>$/, '.+')
+  const whole = new RegExp(`^${pattern}$`)
+  return (subject) => whole.test(subject)
 }

@@ -1,3 +1,4 @@
+import { readTimeline } from '@ferry/coordinator/cli/explain'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { systemClock } from '@ferry/events/clock'
@@ -76,7 +77,7 @@ test("the target's QEMU may die: the guest goes on at home", () =>
     process.kill(target?.pid ?? 0, 'SIGKILL')
     assert.is((await lab.ended('m1')).phase, 'abandoned')
     const { attempts } = await readTimeline(lab.connection, 'm1')
-    assert.ok(attempts[0]?.facts.ReceiveFailed)
+    assert.ok(attempts[0]?.said.some(({ what }) => what === 'ReceiveFailed'))
     await onlyOn(lab, 'rack1')
   }))
 

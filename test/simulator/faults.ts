@@ -15,7 +15,7 @@ export type Faults = {
   readonly leakyGuard: number
   /** The server has forgotten that it stored this id before. */
   readonly forgottenId: number
-  /** Junk, forged and repeated messages, for each second. */
+  /** Junk and forged messages, for each second. */
   readonly junkPerSecond: number
   /** A coordinator out of its mind, for each second: an old command again, or one that nothing in the log asks for. */
   readonly rashCommandPerSecond: number
@@ -42,6 +42,8 @@ export type Faults = {
   /** For each request of an operator: that a cancel, a repetition or a contradiction follows. */
   readonly cancel: number
   readonly repeatedRequest: number
+  /** What a writer has said is stored once more, however long after, for each second. */
+  readonly repeatedMessagePerSecond: number
 }
 
 export const noFaults: Faults = {
@@ -72,6 +74,7 @@ export const noFaults: Faults = {
   clockDrift: 0,
   cancel: 0,
   repeatedRequest: 0,
+  repeatedMessagePerSecond: 0,
 }
 
 /** The most of each. */
@@ -103,6 +106,7 @@ const worst: Faults = {
   clockDrift: 0.01,
   cancel: 0.3,
   repeatedRequest: 0.3,
+  repeatedMessagePerSecond: 5,
 }
 
 /** Each run leaves some faults out and takes more or less of the others: all at once would hide what few can do. */

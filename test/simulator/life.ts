@@ -11,6 +11,9 @@ export type Life = {
   readonly node: string
   readonly clock: Clock
   readonly isDead: () => boolean
+  /** Neither dead nor frozen, and no call that was begun in it is still under way. */
+  readonly isAtRest: () => boolean
+  readonly during: <T>(call: Promise<T>) => Promise<T>
   /** What an edge answers: at once, after the freeze, or never. */
   readonly heard: <T>(answer: Promise<T>) => Promise<T>
   /** Acts when the process can take it: now, after the freeze, or never. */
@@ -32,6 +35,7 @@ export function live(options: {
   const mourners: (() => void)[] = []
   let held: (() => void)[] | undefined
   let isDead = false
+  let calls = 0
 
   const whenAwake = (act: () => void) => {
     if (isDead) return
@@ -55,8 +59,24 @@ export function live(options: {
   const plain = clockOn(time, wrong)
   return {
     node,
-    clock: { ...plain, sleep: (ms, signal) => heard(plain.sleep(ms, signal)) },
+    clock: {
+      ...plain,
+      sleep: (ms, signal) => heard(plain.sleep(ms, signal)),
+      after: (ms, act) => {
+        let isWanted = true
+        const prevent = plain.after(ms, () => whenAwake(() => isWanted && act()))
+        return () => {
+          isWanted = false
+          prevent()
+        }
+      },
+    },
     isDead: () => isDead,
+    isAtRest: () => !isDead && held === undefined && calls === 0,
+    during: (call) => {
+      calls += 1
+      return call.finally(() => (calls -= 1))
+    },
     heard,
     whenAwake,
     step: () => {

@@ -69,28 +69,30 @@ export function logClient(edges: ClientEdges): Log {
     const queue = new Queue<Entry>()
     const chance = chances(`following by ${life.node}`)
     const isWanted = matching(range.subject)
-    let given = range.after
+    const waiting = server.behind(range.after, range.subject)
     let isOnItsWay = false
     const feed = () => {
-      if (isOnItsWay || range.signal.aborted || life.isDead()) return
-      if (server.entries.length === given) return
+      if (isOnItsWay || range.signal.aborted || life.isDead() || waiting.length === 0) return
       isOnItsWay = true
       const isOpen = server.isUp() && network.reaches(LOG, life.node)
       const lateMs = chance.happens(faults().lateFollow) ? chance.between(1, 3000) : 0
       time.after(isOpen ? network.latency() + lateMs : REOPEN_MS, () => {
         isOnItsWay = false
         if (isOpen) {
-          const batch = server.entries.slice(given)
-          given = server.entries.length
+          const batch = waiting.splice(0)
           life.whenAwake(() => {
             heard()
-            for (const entry of batch) if (isWanted(entry.subject)) queue.put(entry)
+            for (const entry of batch) queue.put(entry)
           })
         }
         feed()
       })
     }
-    const forget = server.onStored(feed)
+    const forget = server.onStored((entry) => {
+      if (!isWanted(entry.subject)) return
+      waiting.push(entry)
+      feed()
+    })
     const end = () => queue.close()
     range.signal.addEventListener('abort', end, { once: true })
     if (range.signal.aborted) end()

@@ -33,8 +33,8 @@ export type Message = {
   readonly expect?: number
 }
 
-/** What a server that lets two guarded writers through has not seen yet when it looks. */
-const LEAK_MS = 20
+/** How old what a server does not see yet may be when it lets a second guarded writer through. */
+const MOST_LEAK_MS = 5000
 
 export function logServer(time: Time, chance: Chance, faults: () => Faults): LogServer {
   const entries: Entry[] = []
@@ -61,10 +61,8 @@ export function logServer(time: Time, chance: Chance, faults: () => Faults): Log
   }
   const endsAt = (subject: string): number => {
     const isLeaky = chance.happens(faults().leakyGuard)
-    const seen = isLeaky
-      ? on(subject).filter(({ storedAt }) => storedAt < time.now() - LEAK_MS)
-      : on(subject)
-    return seen.at(-1)?.position ?? 0
+    const seenUntil = time.now() - (isLeaky ? chance.between(1, MOST_LEAK_MS) : 0)
+    return on(subject).findLast(({ storedAt }) => storedAt <= seenUntil)?.position ?? 0
   }
   const listening =
     <T>(listeners: Set<T>) =>
@@ -91,6 +89,8 @@ export function logServer(time: Time, chance: Chance, faults: () => Faults): Log
     next: (subject, after) => on(subject).find(({ position }) => position > after),
     last: (subject) => on(subject).at(-1),
     behind: (after, subject) => {
+      const known = subject === undefined ? entries : bySubject.get(subject)
+      if (known !== undefined) return known.filter(({ position }) => position > after)
       const isWanted = matching(subject)
       return entries.slice(after).filter((entry) => isWanted(entry.subject))
     },

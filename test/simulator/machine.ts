@@ -43,7 +43,8 @@ export function driverOn(
   const { life, chance, faults, effect } = edges
   const driver = simulatedDriver(world, life.clock)
 
-  const called = async <T>(act: () => Promise<T>): Promise<T> => {
+  const called = <T>(act: () => Promise<T>): Promise<T> => life.during(answered(act))
+  const answered = async <T>(act: () => Promise<T>): Promise<T> => {
     if (life.isDead()) return never()
     const { driverFails, driverHangs, driverLate } = faults()
     if (chance.happens(driverLate)) await life.clock.sleep(chance.between(1, 2000))

@@ -4,14 +4,15 @@ import { join } from 'node:path'
 import { simulateAll } from './crew.ts'
 import { mutations } from './mutations.ts'
 import type { Mutation } from './mutations.ts'
+import type { Wish } from './plan.ts'
 import type { Report } from './worker.ts'
 
 /**
  * `npm run mutations`: puts each deliberate bug into a copy of the code and lets the simulator look for it. Ends with 1
- * when one of them is not found within the number of runs that CI has.
+ * when one of them is not found within the migrations that CI has time for.
  */
 const ROOT = join(import.meta.dirname, '..', '..')
-const MOST_RUNS = 300
+const MOST_MIGRATIONS = 20_000
 const rooms = ['schemas', 'events', 'coordinator', 'host-agent', 'test']
 const words = process.argv.slice(2)
 
@@ -26,9 +27,9 @@ try {
   for (const mutation of mutations) {
     if (words.length > 0 && !words.some((word) => mutation.bug.includes(word))) continue
     const { bug, file } = mutation
-    const { runs, found } = await within(copy, mutation)
+    const { runs, migrations, seed = '', found } = await within(copy, mutation)
     if (found === undefined) missed += 1
-    const row = `| ${bug} | \`${file}\` | ${found ?? '**not found**'} | ${runs} |`
+    const row = `| ${bug} | \`${file}\` | ${found ?? '**not found**'} | ${runs} | ${migrations} | ${seed} |`
     console.log(row)
     rows.push(row)
   }
@@ -47,17 +48,16 @@ async function within(folder: string, { file, from, to }: Mutation) {
     path,
     text.replace(from, () => to),
   )
-  const report: { runs: number; found?: string } = { runs: 0 }
+  const report: Search = { runs: 0, migrations: 0 }
   try {
-    const wishes = Array.from({ length: MOST_RUNS }, (_, nth) => ({ seed: nth + 1 })).values()
     await simulateAll(
-      wishes,
-      ({ broken }: Report) => {
+      counting(),
+      ({ broken, outcome, wish }: Report) => {
         if (report.found !== undefined) return 'enough'
         report.runs += 1
-        if (broken === undefined) return 'go on'
-        report.found = broken
-        return 'enough'
+        report.migrations += outcome.migrations
+        if (broken !== undefined) Object.assign(report, { found: broken, seed: wish.seed })
+        return broken !== undefined || report.migrations >= MOST_MIGRATIONS ? 'enough' : 'go on'
       },
       join(folder, 'test', 'simulator', 'worker.ts'),
     )
@@ -67,12 +67,18 @@ async function within(folder: string, { file, from, to }: Mutation) {
   return report
 }
 
+type Search = { runs: number; migrations: number; found?: string; seed?: number }
+
+function* counting(): Generator<Wish, undefined> {
+  for (let seed = 1; ; seed++) yield { seed }
+}
+
 function head(): string {
   return `# Deliberate bugs, and how soon the simulator finds them
 
-Written by \`npm run mutations\` on ${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0]?.model.trim()}, Node ${process.versions.node}: seeds from 1 on, about 40 migrations under faults each, at most ${MOST_RUNS}.
+Written by \`npm run mutations\` on ${new Date().toISOString().slice(0, 10)}, ${cpus().length} × ${cpus()[0]?.model.trim()}, Node ${process.versions.node}: seeds from 1 on, until ${MOST_MIGRATIONS} migrations.
 
-| bug | in | found as | runs |
-| --- | --- | --- | --- |
+| bug | in | found as | runs | migrations under faults | seed |
+| --- | --- | --- | --- | --- | --- |
 `
 }

@@ -18,21 +18,21 @@ export const mutations: readonly Mutation[] = [
   },
   {
     bug: 'the target starts the guest whoever won the verdict',
-    file: 'host-agent/duties.ts',
+    file: 'host-agent/finish.ts',
     from: 'return (await contest(log, event, { signal })).won',
     to: 'return (await contest(log, event, { signal })) !== undefined',
   },
   {
     bug: 'the target acts on its verdict before it has read it back',
-    file: 'host-agent/duties.ts',
+    file: 'host-agent/finish.ts',
     from: 'const hasWon = await commit(committed(command, hands, whole), hands, signal)',
     to: 'const hasWon = (commit(committed(command, hands, whole), hands, signal).catch(() => {}), true)',
   },
   {
     bug: 'an image without its end frame counts as whole',
     file: 'host-agent/transfer/receive.ts',
-    from: "if (receipt === undefined) fail({ type: 'StreamCut', receivedBytes: meter.bytes() })",
-    to: 'if (receipt === undefined) settle(() => (hypervisor.end(), resolve(meter.close())))',
+    from: 'if (!isWhole) return notWhole()',
+    to: 'if (!isWhole) void notWhole',
   },
   {
     bug: 'the digest of an image is not looked at',
@@ -63,6 +63,12 @@ export const mutations: readonly Mutation[] = [
     file: 'host-agent/serve.ts',
     from: 'if (present !== undefined) return void present.push(delivery)',
     to: 'if (present !== undefined) present.push(delivery)',
+  },
+  {
+    bug: 'what ends an attempt breaks off the command that waits last, not the one under way',
+    file: 'host-agent/serve.ts',
+    from: 'for (const work of present) if',
+    to: 'for (const work of present.slice(-1)) if',
   },
   {
     bug: 'a writer believes that it won when its message is stored',

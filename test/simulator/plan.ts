@@ -1,3 +1,5 @@
+import { defaultRules } from '@ferry/coordinator/decide/world'
+import type { Rules } from '@ferry/coordinator/decide/world'
 import { chances } from './chance.ts'
 import { drawFaults, faultNames, noFaults } from './faults.ts'
 import type { Faults } from './faults.ts'
@@ -17,15 +19,24 @@ export type Wish = {
 export function planOf({
   seed,
   hosts = 4,
-  guests = 8,
+  guests = 12,
   coordinators = 2,
-  seconds = 40,
+  seconds = 60,
   only,
 }: Wish): Plan {
   const drawn = drawFaults(chances(seed)('faults'))
   const faults: Record<keyof Faults, number> = { ...noFaults }
   for (const name of only ?? faultNames) faults[name] = drawn[name]
-  return { seed, faults, hosts, guests, coordinators, faultySeconds: seconds }
+  const rules = chances(seed)('rules').happens(0.5) ? defaultRules : impatient
+  return { seed, faults, rules, hosts, guests, coordinators, faultySeconds: seconds }
+}
+
+/** Every limit is reached while there are faults. */
+const impatient: Rules = {
+  limits: defaultRules.limits,
+  phaseLimitsMs: { beginning: 5000, preparing: 5000, switching: 5000 },
+  settleMs: 8000,
+  doubtMs: 5000,
 }
 
 /** The faults that a wish really has. */

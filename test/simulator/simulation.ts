@@ -3,7 +3,7 @@ import { setMaxListeners } from 'node:events'
 import { verbsOf } from '@ferry/coordinator/api'
 import { coordinate, defaultSettleMs } from '@ferry/coordinator/coordinate'
 import type { Coordinator } from '@ferry/coordinator/coordinate'
-import { defaultRules } from '@ferry/coordinator/decide/world'
+import type { Rules } from '@ferry/coordinator/decide/world'
 import { defaultLease } from '@ferry/coordinator/lease'
 import type { Entry } from '@ferry/events/entry'
 import * as fleets from '@ferry/events/fleet'
@@ -26,7 +26,7 @@ import { logServer } from './log-server.ts'
 import { agentGone, driverOn } from './machine.ts'
 import type { Machine } from './machine.ts'
 import { LOG, network as makeNetwork } from './network.ts'
-import { rashCommand, strangeMessage } from './strangers.ts'
+import { rashCommand, repeatedMessage, strangeMessage } from './strangers.ts'
 import { simulatedTime } from './time.ts'
 import { Violation } from './violation.ts'
 import { wireOf } from './wire.ts'
@@ -39,6 +39,8 @@ export type Plan = {
   readonly hosts: number
   readonly guests: number
   readonly coordinators: number
+  /** What an operator has set: patience that never ends within a run hides what is decided then. */
+  readonly rules: Rules
   /** How long faults last, in simulated seconds. */
   readonly faultySeconds: number
 }
@@ -144,6 +146,11 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     )
   }
 
+  /** Nobody ends a process in good order. When all is over, what waits in the dead ones is let go, or it stays in memory. */
+  const over = new AbortController()
+  const { signal } = over
+  setMaxListeners(0, signal)
+
   /** Outlives the process, as a disk does. */
   const disks = new Map<string, Watermark>()
   const watermarkOf = ({ node }: Life) => {
@@ -161,12 +168,12 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       snapshots: noSnapshots,
       snapshotEvery: Number.MAX_SAFE_INTEGER,
       clock: life.clock,
-      rules: defaultRules,
+      rules: plan.rules,
       lease: defaultLease,
       watermark: watermarkOf(life),
       settleMs: defaultSettleMs,
       say,
-      signal: forever(),
+      signal,
     }).then((running) => {
       coordinators.set(life.node, running)
       life.onDeath(() => coordinators.delete(life.node))
@@ -197,7 +204,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
         if (count === 32) secrets.push(bytes)
         return bytes
       },
-      signal: forever(),
+      signal,
     })
   }
 
@@ -255,7 +262,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     }
     const id = `m${asked++}`
     const policy = {
-      timeoutMs: operator.pick([5000, 30_000, 600_000]),
+      timeoutMs: operator.pick([5000, 30_000, 120_000]),
       attempts: 1 + operator.whole(3),
       downtimeMs: operator.pick([0, 50, 300]),
     }
@@ -309,6 +316,10 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       const rash = rashCommand(server, fleet, weather)
       if (rash !== undefined) server.append(rash)
     }
+    if (often(now.repeatedMessagePerSecond)) {
+      const repeated = repeatedMessage(server, fleet, weather)
+      if (repeated !== undefined) server.append(repeated)
+    }
     if (often(now.junkPerSecond)) {
       const strange = strangeMessage(server, weather)
       isJunk = true
@@ -335,7 +346,8 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       network.heal()
     }
     if (!isCalm) continue
-    settledAt = hasEnded() ? (settledAt ?? time.now()) : undefined
+    const isAtRest = [...lives.values()].every((life) => life.isAtRest()) && hasEnded()
+    settledAt = isAtRest ? (settledAt ?? time.now()) : undefined
     const isQuiet = settledAt !== undefined && time.now() - settledAt > QUIET_MS
     if (isQuiet || time.now() - faultyUntil > CALM_MS) break
   }
@@ -347,6 +359,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     }
   }
   for (const life of lives.values()) life.die()
+  over.abort()
 
   const hash = createHash('sha256')
   for (const { position, storedAt, subject } of server.entries)
@@ -366,13 +379,6 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   }
 }
 
-/** The signal of a process that nobody ends in good order. */
-function forever(): AbortSignal {
-  const { signal } = new AbortController()
-  setMaxListeners(0, signal)
-  return signal
-}
-
 /** They are hashed and packed by threads of their own, whose order no seed decides; `test/coordinator/snapshots` has them. */
 const noSnapshots: Snapshots = {
   fold: 'simulated',
@@ -381,5 +387,8 @@ const noSnapshots: Snapshots = {
   write: () => Promise.reject(new Error('there is no room')),
 }
 
-/** When nothing is under way for so long, nothing comes any more: longer than a freeze, a hang or a repeated question. */
-const QUIET_MS = 60_000
+/**
+ * When nothing is under way for so long, nothing comes any more: longer than an answer is late, the log away, or a
+ * command without its acknowledgement. While a process is dead, frozen or held up by its hypervisor, it is not quiet.
+ */
+const QUIET_MS = 20_000

@@ -39,6 +39,25 @@ export function strangeMessage(
   return read.message.is === 'event' ? undefined : made
 }
 
+/** Something that stands in the log already, on its own subject: its id has been forgotten, and somebody sends it again. */
+export function repeatedMessage(
+  { entries, bodies }: LogServer,
+  fleet: Fleet,
+  chance: Chance,
+): { subject: string; body: string } | undefined {
+  // What can be mistaken for news is about something that is under way, or was said by its attempt before.
+  const present = new Set(underWay(fleet).map(({ id }) => id))
+  const about = entries.slice(-LATELY).filter(({ message }) => {
+    const event = message.is === 'event' ? message.event : undefined
+    return event !== undefined && 'migration' in event && present.has(event.migration)
+  })
+  if (about.length === 0) return undefined
+  const { subject, position } = chance.pick(about)
+  return { subject, body: bodies[position - 1] ?? '' }
+}
+
+const LATELY = 300
+
 /** What a coordinator should never write: agents must find out for themselves that it may not be obeyed. */
 export function rashCommand(
   server: LogServer,

@@ -1,3 +1,4 @@
+import { sleepWith } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 
 /**
@@ -54,24 +55,8 @@ export function clockOn(
 ): Clock {
   const began = time.now()
   const elapsed = () => (time.now() - began) * drift
-  return {
-    now: () => began + offsetMs + elapsed(),
-    elapsed,
-    sleep: (ms, signal) =>
-      new Promise((resolve, reject) => {
-        const abandoned = () => {
-          timer.cancel()
-          const reason: unknown = signal?.reason
-          reject(reason instanceof Error ? reason : new Error(String(reason)))
-        }
-        const timer = time.after(ms / drift, () => {
-          signal?.removeEventListener('abort', abandoned)
-          resolve()
-        })
-        if (signal?.aborted === true) abandoned()
-        else signal?.addEventListener('abort', abandoned, { once: true })
-      }),
-  }
+  const after: Clock['after'] = (ms, act) => time.after(ms / drift, act).cancel
+  return { now: () => began + offsetMs + elapsed(), elapsed, sleep: sleepWith(after), after }
 }
 
 const isBefore = (a: Waiting, b: Waiting) => a.at < b.at || (a.at === b.at && a.nth < b.nth)

@@ -3,10 +3,23 @@ import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
 import { lastPerformOn, runs } from './last-perform.ts'
 
-/** I2: a guest is never lost, and its source's copy is released only behind TargetRunning, or as a stale copy behind a fence. */
+/**
+ * I2: a guest is never lost, and its source's copy is released only behind TargetRunning, or as a stale copy behind a
+ * fence. One that a fault of this world has ended is not moved on, and is said to be lost.
+ */
 export const i2: MakeChecker = ({ machines, hurt, server, fleet }) => {
   const known = new Set<string>()
+  const lost = new Set<string>()
   return {
+    onEntry: ({ message }, ruling) => {
+      if (message.is !== 'event' || 'why' in ruling) return
+      const { event } = message
+      if (event.type === 'SourceLost') lost.add(event.migration)
+      const isForgotten =
+        event.type === 'Retried' || (event.type === 'Abandoned' && !event.data.guestLost)
+      if (isForgotten && lost.has(event.migration))
+        throw new Violation('I2', `${event.vm} was lost, and ${event.type} does not say so`)
+    },
     afterStep: () => {
       const whole = new Set<string>()
       for (const { world } of machines.values())

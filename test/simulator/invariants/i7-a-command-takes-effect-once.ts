@@ -1,9 +1,11 @@
+import { messages } from '@ferry/schemas/messages'
 import type { SimulatedGuest } from '@ferry/host-agent/drivers/simulated/guest'
 import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
+import { wasFenced } from './last-perform.ts'
 
-/** I7: a command takes effect once: no attempt starts a guest twice, and no answer counts for another attempt's slot. */
-export const i7: MakeChecker = ({ fleet }) => {
+/** I7: a command takes effect once: no attempt starts a guest twice, and no answer counts for another attempt. */
+export const i7: MakeChecker = ({ server, fleet }) => {
   /** Copies that were told to start, and the attempts whose copy has run. */
   const told = new Map<SimulatedGuest, string>()
   const ran = new Set<string>()
@@ -25,10 +27,17 @@ export const i7: MakeChecker = ({ fleet }) => {
     onEntry: ({ message, position }, ruling) => {
       if (message.is !== 'event' || 'why' in ruling) return
       const { event } = message
-      if (!('admission' in event.data) || !('attempt' in event)) return
-      const slot = fleet.guests.get(event.vm)?.migration?.attempt.slot?.admission
-      if (event.data.admission !== slot)
-        throw new Violation('I7', `position ${position} counts for a slot that is not its own`)
+      if (!('attempt' in event) || !answers.has(messages[event.type].kind)) return
+      const present = fleet.guests.get(event.vm)?.migration
+      const isSlots =
+        !('admission' in event.data) || event.data.admission === present?.attempt.slot?.admission
+      const isPresent = present?.id === event.migration && present.attempt.number === event.attempt
+      // A host that was fenced clears what it has left of that attempt whenever it returns.
+      if ((isSlots && isPresent) || (event.type === 'TargetCleared' && wasFenced(server, event)))
+        return
+      throw new Violation('I7', `position ${position} counts for an attempt that is not its own`)
     },
   }
 }
+
+const answers: ReadonlySet<string> = new Set(['command', 'fact', 'verdict'])

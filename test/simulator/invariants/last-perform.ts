@@ -1,16 +1,17 @@
 import type { Event, EventOf } from '@ferry/schemas/event'
-import { commands, facts, verdicts } from '@ferry/events/subjects'
+import { commands, decisions, facts, verdicts } from '@ferry/events/subjects'
 import type { LogServer } from '../log-server.ts'
 
-/** The attempt in which a host was last asked to send a guest away: the one that its copy is bound by. */
+/** The last attempt in which a host was asked to send a guest away, however late it was asked: the one that its copy is bound by. */
 export function lastPerformOn(
   server: LogServer,
   host: string,
   vm: string,
 ): EventOf<'Perform'> | undefined {
-  return eventsOn(server, commands(host, vm, 'Perform')).findLast(
-    (event) => event.type === 'Perform',
-  )
+  return eventsOn(server, commands(host, vm, 'Perform'))
+    .flatMap((event) => (event.type === 'Perform' ? [event] : []))
+    .toSorted((a, b) => a.data.admission - b.data.admission)
+    .at(-1)
 }
 
 /** Does the target say so itself? */
@@ -21,6 +22,20 @@ export const runs = (
   eventsOn(server, facts(data.target, vm, 'TargetRunning')).some(
     (event) =>
       event.type === 'TargetRunning' && event.migration === migration && event.attempt === attempt,
+  )
+
+/** Does the log say that the host which answers was fenced in that attempt? */
+export const wasFenced = (
+  server: LogServer,
+  { vm, migration, attempt, writer }: EventOf<'TargetCleared'>,
+): boolean =>
+  eventsOn(server, decisions(vm)).some(
+    (event) =>
+      event.type === 'Fenced' &&
+      event.migration === migration &&
+      event.attempt === attempt &&
+      'host' in writer &&
+      writer.host === event.data.host,
   )
 
 const eventsOn = (server: LogServer, subject: string): Event[] =>
