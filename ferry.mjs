@@ -1,6 +1,5 @@
 #!/usr/bin/env node
 // The front door: runs the TypeScript source as it is. `ferry --help` lists the verbs.
-import { register } from 'tsx/esm/api'
+import { run } from './bundle.mjs'
 
-register()
-await import('./ferry.ts')
+await run('ferry.ts')

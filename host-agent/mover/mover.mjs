@@ -1,5 +1,4 @@
 // The process that moves one guest: `movers.ts` starts it, and it outlives the agent.
-import { register } from 'tsx/esm/api'
+import { run } from '../../bundle.mjs'
 
-register()
-await import('./process.ts')
+await run('host-agent/mover/process.ts')

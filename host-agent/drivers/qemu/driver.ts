@@ -141,7 +141,10 @@ export function qemuDriver(settings: QemuSettings): Driver {
         if (!(error instanceof Invalid)) throw error
         return { type: 'DefinitionInvalid', path: error.path, problem: error.problem }
       }
-      return launchChecked({ vm, definition, receives })
+      const refusal = await launchChecked({ vm, definition, receives })
+      // Whoever fills and starts the copy does it through another monitor: this one hears of it.
+      if (refusal === undefined) await attach(vm)
+      return refusal
     },
 
     resume: async (vm) => {
