@@ -15,6 +15,7 @@ export type FarPort = Doorkeeper & {
 export function openFarPort(tell: (message: ToAgent) => void, lost: () => void): FarPort {
   const takes = new Map<string, (visit: Visit) => void>()
   let isCutOff = false
+  let hasVisitor = false
   return {
     expect: (transfer, attempt, expiresAt) => tell({ expect: { transfer, attempt, expiresAt } }),
     receive: (transfer, take) => {
@@ -27,15 +28,20 @@ export function openFarPort(tell: (message: ToAgent) => void, lost: () => void):
       tell({ used: transfer })
     },
     forget: (attempt) => tell({ forget: attempt }),
-    refused: (intruder) => tell({ refused: intruder }),
+    refused: (intruder) => {
+      tell({ refused: intruder })
+      if (isCutOff && takes.size > 0) lost()
+    },
     handed: (visit, socket) => {
       const take = takes.get(visit.transfer)
-      if (take === undefined) socket.destroy()
-      else take(arrive(visit, socket))
+      if (take === undefined) return void socket.destroy()
+      hasVisitor = true
+      take(arrive(visit, socket))
     },
     cutOff: () => {
       isCutOff = true
-      if (takes.size > 0) lost()
+      // Somebody may be proving at this moment that he is the right one.
+      if (takes.size > 0 && !hasVisitor) lost()
     },
   }
 }

@@ -2,6 +2,7 @@ import { readTimeline } from '@ferry/coordinator/cli/explain'
 import { basename, dirname } from 'node:path'
 import { systemClock } from '@ferry/events/clock'
 import type { Event } from '@ferry/schemas/event'
+import type { Cause } from '@ferry/schemas/refusal'
 import { until } from '../../until.ts'
 import type { Lab } from '../lab.ts'
 import { readMemory } from '../outside.ts'
@@ -113,7 +114,8 @@ async function look(stage: Stage, cell: Cell, hurtAt: number): Promise<Result> {
 
   const next = telling.said.find((said) => isStep(said) && !wasOnItsWay(said, cell, stage, hurtAt))
   const spans = attempts.flatMap((each) => each.spans)
-  const times = attempt === 1 ? '' : `, attempt ${attempt}`
+  const whys = attempts.slice(0, -1).flatMap(({ verdict }) => verdict?.cause ?? [])
+  const times = attempt === 1 ? '' : `, attempt ${attempt} (${whys.map(whyOf).join(', ')})`
   return {
     outcome: isEnded ? `${phase}; the guest ended with its QEMU` : `${phase}${times}`,
     ...(downtimeMs === undefined ? {} : { downtimeMs }),
@@ -129,6 +131,9 @@ async function look(stage: Stage, cell: Cell, hurtAt: number): Promise<Result> {
     broken,
   }
 }
+
+const whyOf = (cause: Cause): string =>
+  'failure' in cause ? `${cause.failure.type} at the ${cause.host}` : cause.type
 
 /** A victim's last words may be stored after the blow. */
 function wasOnItsWay(said: Said, { victim }: Cell, { leader }: Stage, hurtAt: number): boolean {
