@@ -12,13 +12,23 @@ import type { Tally } from './run-file.ts'
 
 const here = import.meta.dirname
 
-/** Real guests, real servers and the simulator take their time, and all processors; the rest must be quick. */
-const limits = { long: { ms: 420_000, atOnce: 1 }, quick: { ms: 90_000, atOnce: 2 } }
+/** Real guests and servers mostly wait; the simulator takes all processors; the rest must be quick. */
+const kinds = {
+  quick: { ms: 90_000, atOnce: 2, has: (file: string) => !isReal(file) && !isSimulator(file) },
+  real: { ms: 420_000, atOnce: 2, has: isReal },
+  simulator: { ms: 420_000, atOnce: 1, has: isSimulator },
+}
 
 /** How long a file may take to end after its last test. */
 const GRACE_MS = 5000
 
-const isLong = (file: string) => file.startsWith('real/') || file.startsWith('simulator/')
+function isReal(file: string): boolean {
+  return file.startsWith('real/')
+}
+
+function isSimulator(file: string): boolean {
+  return file.startsWith('simulator/')
+}
 
 const words = process.argv.slice(2)
 const files = (await readdir(here, { recursive: true }))
@@ -27,13 +37,9 @@ const files = (await readdir(here, { recursive: true }))
   .toSorted()
 
 const began = performance.now()
-const results = [
-  ...(await runAll(
-    files.filter((file) => !isLong(file)),
-    limits.quick,
-  )),
-  ...(await runAll(files.filter(isLong), limits.long)),
-]
+const results: Tally[] = []
+for (const kind of [kinds.quick, kinds.real, kinds.simulator])
+  results.push(...(await runAll(files.filter(kind.has), kind)))
 const passed = results.reduce((sum, tally) => sum + tally.passed, 0)
 const failed = results.reduce((sum, tally) => sum + tally.failed, 0) + (files.length === 0 ? 1 : 0)
 if (files.length === 0) console.log(`No test file has ${words.join(' or ')} in its path.`)
@@ -41,7 +47,10 @@ console.log(`\nin ${Math.round((performance.now() - began) / 1000)} s`)
 console.log(`${passed} passed, ${failed} failed`)
 process.exitCode = failed === 0 ? 0 : 1
 
-async function runAll(queue: string[], { ms, atOnce }: { ms: number; atOnce: number }) {
+async function runAll(
+  queue: readonly string[],
+  { ms, atOnce }: { readonly ms: number; readonly atOnce: number },
+) {
   const waiting = [...queue]
   const tallies: Tally[] = []
   const worker = async () => {
