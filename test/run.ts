@@ -12,23 +12,23 @@ import type { Tally } from './run-file.ts'
 
 const here = import.meta.dirname
 
-/** Real guests and servers mostly wait; the simulator takes all processors; the rest must be quick. */
+/** These keep all processors busy, or look at how long something takes. */
+const alone = ['chaos', 'cluster.', 'qemu-', 'simulator', 'there-and-back', 'verdict-race']
+
+/** What has to do with real guests and servers takes its time, and mostly waits; the rest must be quick. */
 const kinds = {
-  quick: { ms: 90_000, atOnce: 2, has: (file: string) => !isReal(file) && !isSimulator(file) },
-  real: { ms: 420_000, atOnce: 2, has: isReal },
-  simulator: { ms: 420_000, atOnce: 1, has: isSimulator },
+  quick: { ms: 90_000, atOnce: 2 },
+  waiting: { ms: 420_000, atOnce: 2 },
+  alone: { ms: 420_000, atOnce: 1 },
+}
+
+function kindOf(file: string): keyof typeof kinds {
+  if (!file.startsWith('real/') && !file.startsWith('simulator/')) return 'quick'
+  return alone.some((word) => file.includes(word)) ? 'alone' : 'waiting'
 }
 
 /** How long a file may take to end after its last test. */
 const GRACE_MS = 5000
-
-function isReal(file: string): boolean {
-  return file.startsWith('real/')
-}
-
-function isSimulator(file: string): boolean {
-  return file.startsWith('simulator/')
-}
 
 const words = process.argv.slice(2)
 const files = (await readdir(here, { recursive: true }))
@@ -38,8 +38,13 @@ const files = (await readdir(here, { recursive: true }))
 
 const began = performance.now()
 const results: Tally[] = []
-for (const kind of [kinds.quick, kinds.real, kinds.simulator])
-  results.push(...(await runAll(files.filter(kind.has), kind)))
+for (const kind of ['quick', 'waiting', 'alone'] as const)
+  results.push(
+    ...(await runAll(
+      files.filter((file) => kindOf(file) === kind),
+      kinds[kind],
+    )),
+  )
 const passed = results.reduce((sum, tally) => sum + tally.passed, 0)
 const failed = results.reduce((sum, tally) => sum + tally.failed, 0) + (files.length === 0 ? 1 : 0)
 if (files.length === 0) console.log(`No test file has ${words.join(' or ')} in its path.`)
