@@ -251,7 +251,9 @@ function learn(migration: Migration, event: MigrationEvent, place: Place): void 
       migration.end = { ...place, guestLost: false, openDuties: event.data.openDuties }
       return
     case 'Abandoned': {
-      const { cause, guestLost, openDuties } = event.data
+      const { cause, openDuties } = event.data
+      // Whoever gave up waiting may not have heard it yet; it stands there all the same.
+      const guestLost = event.data.guestLost || migration.attempt.facts.SourceLost !== undefined
       migration.end = { ...place, cause, guestLost, openDuties }
       return
     }

@@ -1,3 +1,4 @@
+import { migrationOf } from '@ferry/events/fleet'
 import { isEnded } from '@ferry/events/phases'
 import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
@@ -15,9 +16,9 @@ export const i2: MakeChecker = ({ machines, hurt, server, fleet }) => {
       if (message.is !== 'event' || 'why' in ruling) return
       const { event } = message
       if (event.type === 'SourceLost') lost.add(event.migration)
-      const isForgotten =
-        event.type === 'Retried' || (event.type === 'Abandoned' && !event.data.guestLost)
-      if (isForgotten && lost.has(event.migration))
+      if (event.type !== 'Retried' && event.type !== 'Abandoned') return
+      const isSaid = migrationOf(fleet, event.migration)?.end?.guestLost === true
+      if (lost.has(event.migration) && !isSaid)
         throw new Violation('I2', `${event.vm} was lost, and ${event.type} does not say so`)
     },
     afterStep: () => {
