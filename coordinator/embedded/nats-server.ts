@@ -1,3 +1,4 @@
+import { randomInt } from 'node:crypto'
 import { execFile, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { mkdir, writeFile } from 'node:fs/promises'
@@ -151,13 +152,13 @@ export const isFree = (port: number, host = '127.0.0.1'): Promise<boolean> =>
 
 /** A port that nobody listens on now. Somebody else may take it before we do; then the server says so. */
 export async function freePort(host = '127.0.0.1'): Promise<number> {
-  const server = createServer()
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(0, host, resolve)
-  })
-  const address = server.address()
-  await new Promise((resolve) => server.close(resolve))
-  if (address === null || typeof address === 'string') throw new Error(`${host} gave no port`)
-  return address.port
+  for (let tries = 0; tries < MOST_TRIES; tries++) {
+    const port = randomInt(LOWEST_PORT, HIGHEST_PORT)
+    if (await isFree(port, host)) return port
+  }
+  throw new Error(`${host} has no free port between ${LOWEST_PORT} and ${HIGHEST_PORT}`)
 }
+
+/** Below those that systems give to outgoing connections: one of these is not taken before it is used. */
+const [LOWEST_PORT, HIGHEST_PORT] = [10_000, 32_768]
+const MOST_TRIES = 100
