@@ -85,8 +85,8 @@ async function hurt(stage: Stage, cell: Cell, options: RunOptions): Promise<numb
 /** The log, the world and the guest's memory, as they are when all is over. */
 async function look(stage: Stage, cell: Cell, hurtAt: number): Promise<Result> {
   const { lab, vm, migration, source, target, telling, pauses } = stage
-  const { phase, attempt } = await lab.status(migration)
-  const { end, attempts } = await readTimeline(lab.connection, migration)
+  // In the log itself: a coordinator that was away may answer with what it last knew.
+  const { phase, end, attempts } = await readTimeline(lab.connection, migration)
   const broken = [...pauses.overlaps(), ...doubled(telling.said)]
   const downtimeMs = pauses.longestMs()
   pauses.close()
@@ -115,7 +115,8 @@ async function look(stage: Stage, cell: Cell, hurtAt: number): Promise<Result> {
   const next = telling.said.find((said) => isStep(said) && !wasOnItsWay(said, cell, stage, hurtAt))
   const spans = attempts.flatMap((each) => each.spans)
   const whys = attempts.slice(0, -1).flatMap(({ verdict }) => verdict?.cause ?? [])
-  const times = attempt === 1 ? '' : `, attempt ${attempt} (${whys.map(whyOf).join(', ')})`
+  const times =
+    attempts.length === 1 ? '' : `, attempt ${attempts.length} (${whys.map(whyOf).join(', ')})`
   return {
     outcome: isEnded ? `${phase}; the guest ended with its QEMU` : `${phase}${times}`,
     ...(downtimeMs === undefined ? {} : { downtimeMs }),
