@@ -133,7 +133,8 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
       let end: Entry | undefined
       const open = async (position: number) => {
         const patience = signal === undefined ? {} : { signal }
-        end ??= await stored('reading on', patience, { last_by_subj: subject ?? '>' })
+        // Asked again whenever the log was away: it may have come back shorter, and what is not there never comes.
+        end = await stored('reading on', patience, { last_by_subj: subject ?? '>' })
         return end === undefined || end.position <= position
           ? undefined
           : ordered(position + 1, subject)
