@@ -53,7 +53,8 @@ type Slot = {
 export async function openPort(options: PortOptions): Promise<TransferPort> {
   const { wire, listen, clock, refused, unknownWaitMs = 0 } = options
   const slots = new Map<string, Slot>()
-  const early = new Set<Visit>()
+  /** With how to stop waiting. */
+  const early = new Map<Visit, () => void>()
   const openedAt = clock.elapsed()
 
   const whyNot = (slot: Slot | undefined): Intruder['why'] | undefined => {
@@ -70,16 +71,29 @@ export async function openPort(options: PortOptions): Promise<TransferPort> {
     const why = whyNot(slot)
     const earlyForMs = openedAt + unknownWaitMs - clock.elapsed()
     if (slot === undefined && earlyForMs > 0 && early.size < MOST_WAITING)
-      return void waitEarly(visitor, earlyForMs)
+      return waitEarly(visitor, earlyForMs)
     if (slot === undefined || why !== undefined) return turnAway(why ?? 'UnknownTransfer', visitor)
     if (slot.take !== undefined) return slot.take(visitor)
     if (slot.waiting.length >= MOST_WAITING) return turnAway('UsedTransfer', visitor)
     slot.waiting.push(visitor)
   }
-  const waitEarly = async (visitor: Visit, forMs: number) => {
-    early.add(visitor)
-    await clock.sleep(forMs)
-    if (early.delete(visitor)) turnAway('UnknownTransfer', visitor)
+  const waitEarly = (visitor: Visit, forMs: number) => {
+    const prevent = clock.after(forMs, () => {
+      early.delete(visitor)
+      turnAway('UnknownTransfer', visitor)
+    })
+    early.set(visitor, prevent)
+  }
+  /** Those who came early for this transfer, or all of them. */
+  const takeEarly = (transfer?: string): Visit[] => {
+    const taken = [...early].filter(
+      ([visitor]) => transfer === undefined || visitor.transfer === transfer,
+    )
+    return taken.map(([visitor, prevent]) => {
+      prevent()
+      early.delete(visitor)
+      return visitor
+    })
   }
   const forget = (attempt: string) => {
     for (const slot of slots.values()) {
@@ -98,8 +112,7 @@ export async function openPort(options: PortOptions): Promise<TransferPort> {
     expect: (transfer, attempt, expiresAt) => {
       if (slots.get(transfer)?.attempt === attempt) return
       forget(attempt)
-      const waiting = [...early].filter((visitor) => visitor.transfer === transfer)
-      for (const visitor of waiting) early.delete(visitor)
+      const waiting = takeEarly(transfer)
       slots.set(transfer, { attempt, expiresAt, waiting, isUsed: false, isForgotten: false })
       for (const old of slots.keys()) {
         if (slots.size <= REMEMBERED) break
@@ -119,8 +132,7 @@ export async function openPort(options: PortOptions): Promise<TransferPort> {
     forget,
     refused,
     close: async () => {
-      for (const { stream } of early) stream.destroy()
-      early.clear()
+      for (const { stream } of takeEarly()) stream.destroy()
       for (const { attempt } of slots.values()) forget(attempt)
       await listening.close()
     },
