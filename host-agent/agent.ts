@@ -124,10 +124,12 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
       const voice = makeVoice({ host, log: witness.log, clock, say, signal: now })
       const tools = { host, log: witness.log, clock, say, driver, wire, port, key, random, pace }
       const hands = { ...tools, voice, remembered: witness.remembered }
-      const does: Does = (command, stop) =>
-        movers !== undefined && isMove(command)
-          ? movers.carryOut(command, stop)
-          : carryOut(command, hands, stop)
+      const does: Does = async (command, stop) => {
+        if (movers !== undefined && isMove(command)) return movers.carryOut(command, stop)
+        // One of the agent before may still be at it, and of each guest one command is carried out at a time.
+        await movers?.stop(command.vm)
+        return carryOut(command, hands, stop)
+      }
       await serve({ hands, does, journal, recoveredAt: witness.recoveredAt(), signal: now })
     }
   }

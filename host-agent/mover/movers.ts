@@ -37,6 +37,8 @@ export type Movers = {
    * @param signal stops it, unless it is the agent that ends: then the mover goes on.
    */
   readonly carryOut: (command: Move, signal: AbortSignal) => Promise<Fact | undefined>
+  /** Another command is about this guest: what moves it is out of date. */
+  readonly stop: (vm: string) => Promise<void>
   /** A recovery says what becomes of the guests: nobody else may. */
   readonly stopAll: () => Promise<void>
   readonly letGo: () => void
@@ -139,7 +141,7 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
     return child
   }
 
-  const begin = async (folder: string, command: string): Promise<Held> => {
+  const begin = async (folder: string, command: string, signal: AbortSignal): Promise<Held> => {
     await rm(folder, { recursive: true, force: true })
     await mkdir(folder, { mode: 0o700 })
     const mark = watermark.present()
@@ -150,11 +152,18 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
     const order: Order = { command, folder, mark, ...bandwidth }
     const begun = new Promise<void>((resolve, reject) => {
       child.on('message', (message) => {
-        const word = parse(ToAgent, message, 'what a mover says')
-        if ('begun' in word) resolve()
-        else if (port !== undefined) attend(child, port, word)
+        try {
+          const word = parse(ToAgent, message, 'what a mover says')
+          if ('begun' in word) resolve()
+          else if (port !== undefined) attend(child, port, word)
+        } catch (error) {
+          // It was started from other sources than this agent: they are being upgraded.
+          say.error({ err: error }, 'a mover is not understood')
+          child.kill('SIGKILL')
+        }
       })
       child.once('exit', () => reject(new MoverDied()))
+      signal.addEventListener('abort', () => reject(new MoverDied()), { once: true })
     })
     tell(child, { order })
     try {
@@ -164,6 +173,7 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
       return hold(mover)
     } catch (error) {
       child.kill('SIGKILL')
+      signal.throwIfAborted()
       throw error
     }
   }
@@ -203,12 +213,16 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
           if (outcome !== undefined) return factIn(outcome.fact)
         }
         signal.throwIfAborted()
-        const outcome = await watched(await begin(folder, text), signal)
+        const outcome = await watched(await begin(folder, text, signal), signal)
         if (outcome === undefined) throw new MoverDied()
         return factIn(outcome.fact)
       } finally {
         keepSpare()
       }
+    },
+    stop: async (vm) => {
+      const there = present.get(folderOf(root, vm))
+      if (there !== undefined) await stopped(there)
     },
     stopAll: async () => {
       await Promise.all([...present.values()].map(stopped))

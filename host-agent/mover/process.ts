@@ -89,6 +89,7 @@ try {
 process.exit()
 
 async function carryOut(order: Order, log: Log): Promise<void> {
+  stop.signal.throwIfAborted()
   const { host, stateDirectory } = settings
   const command = moveIn(order.command)
   const { vm, migration, attempt, type } = command

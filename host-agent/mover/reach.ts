@@ -15,6 +15,7 @@ export type Mover = {
   /** Resolves when it has ended, or the agent let go of it. `undefined`: without a word about what came of it. */
   readonly ended: Promise<Outcome | undefined>
   readonly say: (word: FromAgent) => void
+  /** Also one that cannot be killed has ended for this agent. */
   readonly kill: () => Promise<void>
   /** It goes on by itself. */
   readonly letGo: () => void
@@ -46,11 +47,13 @@ export async function reach(folder: string, clock: Clock): Promise<Mover | undef
     },
     () => socket.destroy(),
   )
-  const kill = () => killIn(folder)
+  const kill = async () => {
+    await killIn(folder)
+    socket.destroy()
+  }
   const here = Promise.race([greeted, ended.then(() => undefined)])
   const command = await within(clock, HELLO_MS, 'its hello', here).catch(async () => {
     await kill()
-    socket.destroy()
     return undefined
   })
   if (command === undefined) return undefined

@@ -12,13 +12,6 @@ const MOST_WAITING_BYTES = 512 * 1024
 /** So much is handed to the hypervisor in one write, if it has come by then. */
 const BATCH_BYTES = 128 * 1024
 
-/**
- * The target's side: takes the frames apart, hands the image to the hypervisor, and checks the end frame against what
- * came. Only when this has resolved is the image complete (rule 2); whether the hypervisor has loaded it, it says itself.
- * One that has it all may hang up before the end frame comes; one that hangs up too early cannot be written to.
- *
- * @throws {CopyFailed} which says what was wrong with the stream, or that the hypervisor stopped taking it.
- */
 /** Whether the source has said elsewhere that this was all: its word can stand in for an end frame that got lost. */
 export type SaidWhole = (came: Receipt) => Promise<boolean>
 
@@ -27,6 +20,13 @@ export type Arrived = Receipt & {
   readonly hasEndFrame: boolean
 }
 
+/**
+ * The target's side: takes the frames apart, hands the image to the hypervisor, and checks the end frame against what
+ * came. Only when this has resolved is the image complete (rule 2); whether the hypervisor has loaded it, it says itself.
+ * One that has it all may hang up before the end frame comes; one that hangs up too early cannot be written to.
+ *
+ * @throws {CopyFailed} which says what was wrong with the stream, or that the hypervisor stopped taking it.
+ */
 export function receiveImage(
   stream: Duplex,
   hypervisor: Writable,

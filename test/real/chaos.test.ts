@@ -36,6 +36,7 @@ test(`${cells.length} blows: one whole guest runs after each, never two did, and
       cell.way === 'killed' &&
       (cell.phase === 'performing' || cell.phase === 'switching'),
   )
+  assert.is(withoutAgents.length, 6)
   assert.equal(
     withoutAgents.map(({ result }) => result.outcome),
     withoutAgents.map(() => 'completed'),

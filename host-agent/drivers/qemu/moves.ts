@@ -32,7 +32,7 @@ export function qemuMoves({ guests, clock, look, attach, end }: Monitors): Moves
     perform: async (vm, order) => {
       const here = await look(vm)
       if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
-      // Another agent began it: what it sent, and to whom, nobody knows any more.
+      // Another process began it: what it sent, and to whom, nobody knows any more.
       if (here.state !== 'running' || isUnderWay(await queryMigration(here.qmp)))
         throw new CopyFailed({ type: 'AgentRestarted' })
       return perform(here, order, clock)
