@@ -44,7 +44,7 @@ export type Driver = {
 /** What it takes to move an image in or out: enough for a process that does nothing else. */
 export type Moves = Pick<
   Driver,
-  'inspect' | 'perform' | 'receive' | 'activate' | 'release' | 'clear'
+  'inspect' | 'perform' | 'receive' | 'activate' | 'release' | 'resume' | 'clear'
 >
 
 /** What a host can run. */

@@ -7,8 +7,8 @@ import { CopyFailed } from './driver.ts'
 
 /**
  * Rule 5 of "The point of no return": a guest is kept paused only while the log answers. While memory is copied the
- * gate asks the log for the verdict again and again; when the guest has been paused, it lets the switchover go on at
- * once if an answer came within the last 150 ms, and otherwise gives the log 250 ms more.
+ * gate asks the log for the verdict again and again; when the guest has been paused, and again before the end frame, it
+ * lets the switchover go on at once if an answer came within the last 150 ms, and otherwise gives the log 250 ms more.
  */
 export type Gate = {
   /** @throws {CopyFailed} when the log is silent, or the verdict is there already: the guest must run on. */

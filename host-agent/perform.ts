@@ -3,6 +3,7 @@ import type { CopyProgress } from '@ferry/schemas/policy'
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from './driver.ts'
 import { openGate } from './gate.ts'
+import type { Gate } from './gate.ts'
 import { contestedOn } from './hands.ts'
 import type { MovingHands } from './hands.ts'
 import { roundsWorthTelling } from './rounds.ts'
@@ -62,6 +63,7 @@ export async function perform(
       progress: (progress) => sample(command, hands, progress),
     })
     if (sender === undefined) throw new Error('the driver says that it sent an image, and did not')
+    await lastLook(gate, vm, hands)
     // Rule 2: the hypervisor has said "completed, paused"; only now may the target hear that this was all.
     const receipt = await sender.finish()
     return {
@@ -78,6 +80,22 @@ export async function perform(
     gate.close()
     switchover.over()
     await voice.caughtUp()
+  }
+}
+
+/**
+ * Rule 5 once more: the rest of the memory took its time, and until the end frame is out the target cannot commit. When
+ * the log fell silent meanwhile, the guest runs on here.
+ */
+async function lastLook(gate: Gate, vm: string, { driver, say }: MovingHands): Promise<void> {
+  try {
+    await gate.pass()
+  } catch (error) {
+    // Where it cannot, the verdict that follows has the target's copy out of its way.
+    await driver.resume(vm).catch((cause: unknown) => {
+      say.warn({ vm, err: cause }, 'the guest cannot run on before the verdict')
+    })
+    throw error
   }
 }
 

@@ -132,23 +132,27 @@ function wholeTimedOut({ policy, requested }: Migration, world: World): Cause | 
   return isOver ? { type: 'TimedOut', phase: 'the whole migration', limitMs } : undefined
 }
 
-function phaseTimedOut({ phase, since }: Migration, world: World): Cause | undefined {
-  const limitMs = limitOf(phase, world)
+function phaseTimedOut(migration: Migration, world: World): Cause | undefined {
+  const { phase, since } = migration
+  const limitMs = limitOf(migration, world)
   const isOver = limitMs !== undefined && world.now - since.storedAt >= limitMs
   return isOver ? { type: 'TimedOut', phase, limitMs } : undefined
 }
 
-const limitOf = (phase: PhaseName, { rules }: World): number | undefined =>
-  new Map<PhaseName, number>([
-    ['beginning', rules.phaseLimitsMs.beginning],
-    ['preparing', rules.phaseLimitsMs.preparing],
-    ['switching', rules.phaseLimitsMs.switching],
+function limitOf({ phase, policy }: Migration, { rules }: World): number | undefined {
+  const { beginning, preparing, switching } = rules.phaseLimitsMs
+  return new Map<PhaseName, number>([
+    ['beginning', beginning],
+    ['preparing', preparing],
+    ['switching', switching + policy.downtimeMs],
   ]).get(phase)
+}
 
 /** The moments at which time alone gives something to decide. */
-function timeLimits({ phase, policy, requested, since }: Migration, world: World): Step[] {
+function timeLimits(migration: Migration, world: World): Step[] {
+  const { phase, policy, requested, since } = migration
   const { rules } = world
-  const limitMs = limitOf(phase, world)
+  const limitMs = limitOf(migration, world)
   const moments = [
     phase === 'queued' || isCancellable(phase) ? requested.storedAt + policy.timeoutMs : undefined,
     limitMs === undefined ? undefined : since.storedAt + limitMs,

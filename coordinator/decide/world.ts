@@ -20,7 +20,10 @@ export type Rules = {
     readonly perTarget: number
     readonly fleet: number
   }
-  /** After so long in a phase the attempt is cancelled; performing has the policy's own limit. */
+  /**
+   * After so long in a phase the attempt is cancelled; performing has the policy's own limit. While `switching` the guest
+   * is paused: that one comes on top of the downtime which the policy allows.
+   */
   readonly phaseLimitsMs: {
     readonly beginning: number
     readonly preparing: number
@@ -34,7 +37,7 @@ export type Rules = {
 
 export const defaultRules: Rules = {
   limits: { perSource: 2, perTarget: 2, fleet: 20 },
-  phaseLimitsMs: { beginning: 30_000, preparing: 60_000, switching: 30_000 },
+  phaseLimitsMs: { beginning: 30_000, preparing: 60_000, switching: 5000 },
   settleMs: 120_000,
   doubtMs: 30_000,
 }

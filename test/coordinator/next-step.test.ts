@@ -78,8 +78,15 @@ test('a phase that takes too long is cancelled by a verdict, which the log may r
   given(...hosts, requested(), admitted(), begin())
     .later(31_000)
     .is('Cancelled')
-  given(...switching)
-    .later(31_000)
+})
+
+test('a guest is not paused for longer than its policy allows and some seconds', () => {
+  const allowed = [...upToPerforming({ policy: { downtimeMs: 2000 } }), paused]
+  given(...allowed)
+    .later(6900)
+    .is('Perform → rack1', 'Finish → rack2')
+  given(...allowed)
+    .later(7001)
     .is('Cancelled')
 })
 

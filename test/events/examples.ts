@@ -317,10 +317,10 @@ export const logRecovered = (
 })
 
 /** A migration's events up to where the copying goes on. */
-export const upToPerforming = () => [
+export const upToPerforming = (asked: Parameters<typeof requested>[0] = {}) => [
   hostReported('rack1', [{ vm: 'web1', state: 'running' }]),
   hostReported('rack2'),
-  requested(),
+  requested(asked),
   admitted(),
   begin(),
   migrationBegun(),

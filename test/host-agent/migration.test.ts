@@ -1,8 +1,10 @@
 import { CopyFailed, NeverStarted } from '@ferry/host-agent/driver'
 import type { Driver } from '@ferry/host-agent/driver'
+import type { Writer } from '@ferry/schemas/event'
+import { systemClock } from '@ferry/events/clock'
 import { encode } from '@ferry/schemas/cloud-event'
 import type { Log } from '@ferry/events/log'
-import { commands } from '@ferry/events/subjects'
+import { commands, verdicts } from '@ferry/events/subjects'
 import { targetOf } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
 import type { PhaseName } from '@ferry/events/phases'
@@ -313,6 +315,51 @@ test('without its end frame an image that is not what the source sent is no imag
     assert.is(attempt.facts.ReceiveFailed?.data.failure.type, 'StreamCut')
     assert.equal(places(fleet), ['rack1 running'])
   }))
+
+test('a log that falls silent while the rest of the memory is on its way does not keep the guest paused (rule 5)', async () => {
+  let verdict = async (): Promise<unknown> => undefined
+  let hasFallenSilent = false
+  let isSilent = false
+  const verdictsWhenResumed: unknown[] = []
+  const logs = (log: Log, writer: Writer): Log => ({
+    ...log,
+    next: (...args) =>
+      isSilent && 'host' in writer && writer.host === 'rack1'
+        ? new Promise(() => {})
+        : log.next(...args),
+  })
+  await withFleet(
+    two,
+    {
+      logs,
+      drivers: (driver) => ({
+        ...driver,
+        perform: async (...args) => {
+          const sent = await driver.perform(...args)
+          isSilent = !hasFallenSilent
+          hasFallenSilent = true
+          // What was heard of the log has to get old.
+          if (isSilent) await systemClock.sleep(500)
+          return sent
+        },
+        resume: async (vm) => {
+          isSilent = false
+          verdictsWhenResumed.push(await verdict())
+          return driver.resume(vm)
+        },
+      }),
+    },
+    async (fleet) => {
+      verdict = async () => fleet.log.last(verdicts('rack2', 'm1', 1))
+      await fleet.start('web1', 'rack1')
+      await fleet.migrate({ request: 'm1', vm: 'web1' })
+      const { phase, attempt } = await fleet.ended('m1')
+      assert.equal([phase, attempt.number], ['completed', 2])
+      assert.is(verdictsWhenResumed[0], undefined)
+      assert.equal(places(fleet), ['rack2 running'])
+    },
+  )
+})
 
 test('no secret stands in the log in clear (I11)', () =>
   withFleet(two, { vm: { ...quietVm, pagesPerSecond: Number(SECRET) } }, async (fleet) => {

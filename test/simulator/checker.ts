@@ -16,6 +16,8 @@ export type Witnessed = {
   readonly junk: ReadonlySet<number>
   /** Every transfer's key. */
   readonly secrets: readonly Uint8Array[]
+  /** Transfers whose end frame has been sent. */
+  readonly completed: ReadonlySet<string>
   readonly coordinators: () => readonly Coordinator[]
 }
 

@@ -29,6 +29,12 @@ export const mutations: readonly Mutation[] = [
     to: 'const hasWon = (commit(committed(command, hands, whole), hands, signal).catch(() => {}), true)',
   },
   {
+    bug: 'a guest is not kept paused for a silent log after its end frame either',
+    file: 'host-agent/perform.ts',
+    from: 'const receipt = await sender.finish()',
+    to: 'const receipt = await sender.finish().finally(() => lastLook(gate, vm, hands))',
+  },
+  {
     bug: 'an image without its end frame counts as whole',
     file: 'host-agent/transfer/receive.ts',
     from: 'if (!isWhole) return notWhole()',

@@ -69,7 +69,14 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const faults = () => (isCalm ? noFaults : plan.faults)
   const network = makeNetwork(time, chances('latency'))
   const server = logServer(time, chances('server'), faults)
-  const ether: Ether = { time, network, chances, faults, listeners: new Map() }
+  const ether: Ether = {
+    time,
+    network,
+    chances,
+    faults,
+    listeners: new Map(),
+    completed: new Set(),
+  }
 
   const fleet = fleets.emptyFleet()
   const hurt = new Set<string>()
@@ -93,6 +100,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     hurt,
     junk,
     secrets,
+    completed: ether.completed,
     coordinators: () => [...coordinators.values()],
   }
   const checkers: Checker[] = invariants.map((make) => make(witnessed))

@@ -1,5 +1,6 @@
 import { Duplex } from 'node:stream'
 import { CopyFailed } from '@ferry/host-agent/driver'
+import { kinds } from '@ferry/host-agent/transfer/frames'
 import type { Door, Endpoint, Wire } from '@ferry/host-agent/transfer/wire'
 import type { Chances } from './chance.ts'
 import type { Faults } from './faults.ts'
@@ -15,6 +16,8 @@ export type Ether = {
   readonly chances: Chances
   readonly faults: () => Faults
   readonly listeners: Map<string, { readonly life: Life; readonly door: Door }>
+  /** Transfers whose end frame has been given to the network: what they carried is complete. */
+  readonly completed: Set<string>
 }
 
 const CONNECT_MS = 10_000
@@ -57,6 +60,9 @@ export function wireOf(ether: Ether, life: Life): Wire {
             if (listener === undefined)
               return travel(() => settle(() => reject(fail('ECONNREFUSED'))))
             const [near, far] = pipe(ether, life, listener.life)
+            near.onWrite = (frame) => {
+              if (frame.readUInt32BE(0) === kinds.end) ether.completed.add(transfer)
+            }
             far.offer = {
               key,
               answer: (isRight) =>
@@ -95,6 +101,7 @@ type Offer = { readonly key: Uint8Array; readonly answer: (isRight: boolean) => 
 /** One end of a stream. */
 class End extends Duplex {
   offer: Offer | undefined
+  onWrite: ((piece: Buffer) => void) | undefined
   readonly #send: (piece: Buffer | null, done: () => void) => void
   readonly #gone: () => void
   #writing: ((error?: Error) => void) | undefined
@@ -110,6 +117,7 @@ class End extends Duplex {
 
   override _write(piece: Buffer, _: BufferEncoding, done: (error?: Error) => void): void {
     this.#writing = done
+    this.onWrite?.(piece)
     // The sender uses its buffer again as soon as it is told that this one is written.
     this.#send(Buffer.from(piece), () => this.#written())
   }

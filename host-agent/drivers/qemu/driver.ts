@@ -3,7 +3,6 @@ import { freemem } from 'node:os'
 import { join } from 'node:path'
 import { Invalid, parse } from '@ferry/schemas/parse'
 import type { HostRefusal } from '@ferry/schemas/refusal'
-import { within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import type { Begun, Driver, Landing } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
@@ -11,13 +10,11 @@ import { QemuNotStarted, findCopies, kill, launch } from './copy.ts'
 import type { GuestFile } from './copy.ts'
 import { Definition, VmFile, needsOf, resolve } from './definition.ts'
 import { checkFiles } from './disks.ts'
-import { isUnderWay, queryMigration } from './migration.ts'
-import { letRun, openMonitors, stateOf } from './monitors.ts'
+import { queryMigration } from './migration.ts'
+import { letRun, openMonitors } from './monitors.ts'
 import type { Attached } from './monitors.ts'
 import { qemuMoves } from './moves.ts'
 import type { QemuFacts } from './probe.ts'
-import { nextEvent } from './qmp.ts'
-import type { Qmp } from './qmp.ts'
 
 /** Guests as QEMU processes that outlive the agent; the agent speaks to each through its monitor. */
 export type QemuSettings = {
@@ -29,8 +26,6 @@ export type QemuSettings = {
   readonly facts: QemuFacts
   readonly clock: Clock
 }
-
-const CANCEL_MS = 20_000
 
 export function qemuDriver(settings: QemuSettings): Driver {
   const { binary, guests, definitions, facts, clock } = settings
@@ -147,36 +142,10 @@ export function qemuDriver(settings: QemuSettings): Driver {
       return refusal
     },
 
-    resume: async (vm) => {
-      const here = await look(vm)
-      if (here === undefined) return undefined
-      const wasPaused = here.state !== 'running'
-      await stopCopying(here.qmp, clock)
-      const runningAt =
-        (await stateOf(here)) === 'running' ? clock.now() : await letRun(here.qmp, clock)
-      return { wasPaused, runningAt }
-    },
-
     onChange,
     close,
   }
 }
-
-/** Ends a migration that is under way, and waits until QEMU says that it has ended. */
-async function stopCopying(qmp: Qmp, clock: Clock): Promise<void> {
-  const ended = nextEvent(qmp, ({ event, data }) => event === 'MIGRATION' && isFinal(data.status))
-  try {
-    if (!isUnderWay(await queryMigration(qmp))) return
-    await qmp.execute('migrate_cancel')
-    if (isUnderWay(await queryMigration(qmp)))
-      await within(clock, CANCEL_MS, 'the end of the copying', ended.event)
-  } finally {
-    ended.forget()
-  }
-}
-
-const isFinal = (status: unknown): boolean =>
-  status === 'cancelled' || status === 'failed' || status === 'completed'
 
 async function definitionOf(
   folder: string,

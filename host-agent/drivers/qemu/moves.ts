@@ -1,12 +1,16 @@
+import { within } from '@ferry/events/clock'
+import type { Clock } from '@ferry/events/clock'
 import { CopyFailed, NeverStarted } from '../../driver.ts'
 import type { Moves } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
 import { describe, findCopies, findCopy, kill } from './copy.ts'
 import { needsOf } from './definition.ts'
 import { isUnderWay, queryMigration } from './migration.ts'
-import { letRun } from './monitors.ts'
+import { letRun, stateOf } from './monitors.ts'
 import type { Monitors } from './monitors.ts'
 import { perform } from './perform.ts'
+import { nextEvent } from './qmp.ts'
+import type { Qmp } from './qmp.ts'
 import { receive } from './receive.ts'
 
 /** What can be done with copies that are here already: it needs to know nothing about this host's QEMU. */
@@ -64,6 +68,16 @@ export function qemuMoves({ guests, clock, look, attach, end }: Monitors): Moves
       if (copy !== undefined) await kill(copy, clock)
     },
 
+    resume: async (vm) => {
+      const here = await look(vm)
+      if (here === undefined) return undefined
+      const wasPaused = here.state !== 'running'
+      await stopCopying(here.qmp, clock)
+      const runningAt =
+        (await stateOf(here)) === 'running' ? clock.now() : await letRun(here.qmp, clock)
+      return { wasPaused, runningAt }
+    },
+
     clear: async (vm) => {
       const here = await look(vm)
       // D6: a copy without its mark has run, or may have.
@@ -72,3 +86,21 @@ export function qemuMoves({ guests, clock, look, attach, end }: Monitors): Moves
     },
   }
 }
+
+const CANCEL_MS = 20_000
+
+/** Ends a migration that is under way, and waits until QEMU says that it has ended. */
+async function stopCopying(qmp: Qmp, clock: Clock): Promise<void> {
+  const ended = nextEvent(qmp, ({ event, data }) => event === 'MIGRATION' && isFinal(data.status))
+  try {
+    if (!isUnderWay(await queryMigration(qmp))) return
+    await qmp.execute('migrate_cancel')
+    if (isUnderWay(await queryMigration(qmp)))
+      await within(clock, CANCEL_MS, 'the end of the copying', ended.event)
+  } finally {
+    ended.forget()
+  }
+}
+
+const isFinal = (status: unknown): boolean =>
+  status === 'cancelled' || status === 'failed' || status === 'completed'

@@ -4,12 +4,13 @@ import { Violation } from '../violation.ts'
 import { firstVerdict, lastPerformOn } from './last-perform.ts'
 
 /** I4: once its image is complete, a source resumes only on Cancelled or a recorded fence; a target that has not got all of it never starts. */
-export const i4: MakeChecker = ({ machines, server, fleet }) => {
+export const i4: MakeChecker = ({ machines, server, fleet, completed }) => {
   const sent = new WeakSet<SimulatedGuest>()
   const mayResume = (host: string, vm: string): boolean => {
     const perform = lastPerformOn(server, host, vm)
     if (perform === undefined) return false
     const { migration, attempt, data } = perform
+    if (!completed.has(data.transfer)) return true
     if (firstVerdict(server, { target: data.target, migration, attempt }) === 'Cancelled')
       return true
     const known = fleet.guests.get(vm)?.migration
