@@ -37,7 +37,7 @@ export type Rules = {
 
 export const defaultRules: Rules = {
   limits: { perSource: 2, perTarget: 2, fleet: 20 },
-  phaseLimitsMs: { beginning: 30_000, preparing: 60_000, switching: 5000 },
+  phaseLimitsMs: { beginning: 30_000, preparing: 60_000, switching: 3000 },
   settleMs: 120_000,
   doubtMs: 30_000,
 }

@@ -83,10 +83,10 @@ test('a phase that takes too long is cancelled by a verdict, which the log may r
 test('a guest is not paused for longer than its policy allows and some seconds', () => {
   const allowed = [...upToPerforming({ policy: { downtimeMs: 2000 } }), paused]
   given(...allowed)
-    .later(6900)
+    .later(4900)
     .is('Perform → rack1', 'Finish → rack2')
   given(...allowed)
-    .later(7001)
+    .later(5001)
     .is('Cancelled')
 })
 
