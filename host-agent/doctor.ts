@@ -9,7 +9,7 @@ import type { Check } from '@ferry/events/check'
 import { systemClock } from '@ferry/events/clock'
 import { checkDepth } from './folders.ts'
 import { VmFile } from './drivers/qemu/definition.ts'
-import { QemuMissing, probeQemu } from './drivers/qemu/probe.ts'
+import { QemuMissing, neededCapabilities, probeQemu } from './drivers/qemu/probe.ts'
 import { readHostFile } from './settings.ts'
 import type { HostFile } from './settings.ts'
 
@@ -34,21 +34,23 @@ async function checkQemu(binary: string): Promise<Check[]> {
       accelerators: 'auto',
       clock: systemClock,
     })
-    const canGate = capabilities.includes('pause-before-switchover')
+    const lacking = Object.values(neededCapabilities)
+      .flat()
+      .find((capability) => !capabilities.includes(capability))
     const hasDevice = await access('/dev/kvm', constants.R_OK | constants.W_OK).then(
       () => true,
       () => false,
     )
     return [
-      canGate
+      lacking === undefined
         ? good(
             'QEMU',
             `${hypervisor.hypervisorVersion}, ${hypervisor.machines.length} machine types`,
           )
         : bad(
             'QEMU',
-            `${hypervisor.hypervisorVersion} has no pause-before-switchover`,
-            'Install QEMU 2.11 or later.',
+            `${hypervisor.hypervisorVersion} has no ${lacking}`,
+            'Install QEMU 3.0 or later.',
           ),
       hypervisor.accelerators.includes('kvm')
         ? good('/dev/kvm', 'usable')

@@ -7,8 +7,9 @@ import { CopyFailed } from './driver.ts'
 
 /**
  * Rule 5 of "The point of no return": a guest is kept paused only while the log answers. While memory is copied the
- * gate asks the log for the verdict again and again; when the guest has been paused, and again before the end frame, it
- * lets the switchover go on at once if an answer came within the last 150 ms, and otherwise gives the log 250 ms more.
+ * gate asks the log for the verdict again and again; when the guest has been paused, it lets the switchover go on at
+ * once if an answer came within the last 150 ms, and otherwise gives the log 250 ms more. From then on it asks more
+ * often, so that before the end frame it can say the same of the last 40 ms.
  */
 export type Gate = {
   /** @throws {CopyFailed} when the log is silent, or the verdict is there already: the guest must run on. */
@@ -18,6 +19,8 @@ export type Gate = {
 
 const ASK_EVERY_MS = 60
 const FRESH_MS = 150
+const ASK_EVERY_WHILE_PAUSED_MS = 15
+const FRESH_WHILE_PAUSED_MS = 40
 const LAST_CHANCE_MS = 250
 
 export function openGate(log: Log, clock: Clock, contested: Contested): Gate {
@@ -25,6 +28,7 @@ export function openGate(log: Log, clock: Clock, contested: Contested): Gate {
   const openedAt = clock.elapsed()
   let answeredAt: number | undefined
   let isDecided = false
+  let isPaused = false
 
   const ask = async (patienceMs: number) => {
     const askedAt = clock.elapsed()
@@ -43,16 +47,18 @@ export function openGate(log: Log, clock: Clock, contested: Contested): Gate {
   const keepAsking = async () => {
     for (;;) {
       await ask(LAST_CHANCE_MS).catch(() => {})
-      await clock.sleep(ASK_EVERY_MS, closing.signal)
+      await clock.sleep(isPaused ? ASK_EVERY_WHILE_PAUSED_MS : ASK_EVERY_MS, closing.signal)
     }
   }
   keepAsking().catch(() => {})
 
   return {
     pass: async () => {
-      if (!isFresh(FRESH_MS)) await ask(LAST_CHANCE_MS).catch(() => {})
+      const freshMs = isPaused ? FRESH_WHILE_PAUSED_MS : FRESH_MS
+      isPaused = true
+      if (!isFresh(freshMs)) await ask(LAST_CHANCE_MS).catch(() => {})
       if (isDecided) throw new CopyFailed({ type: 'VerdictGiven' })
-      if (!isFresh(FRESH_MS + LAST_CHANCE_MS))
+      if (!isFresh(freshMs + LAST_CHANCE_MS))
         throw new CopyFailed({ type: 'LogSilent', silentForMs: silentForMs() })
     },
     close: () => closing.abort(),

@@ -209,6 +209,15 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     await isWhole(hosts.source, vm)
   })
 
+  test('a whole copy at the source runs on at home while the target still has what was sent', async () => {
+    const vm = await loaded()
+    await source().resume(vm)
+    assert.equal(await states(vm), ['running', 'loaded'])
+    await isWhole(hosts.source, vm)
+    await target().clear(vm)
+    assert.equal(await states(vm), ['running', undefined])
+  })
+
   test('a guest that is not here cannot resume, and that is an answer', async () => {
     assert.is(await source().resume('nobody'), undefined)
     await source().release('nobody')

@@ -54,9 +54,9 @@ const disk = (path: string, format: 'raw' | 'qcow2' = 'raw') => ({
 })
 
 /** What is answered when a guest of that definition is to land here. */
-async function landing(more: object): Promise<HostRefusal | undefined> {
+async function landing(more: object, on = driver): Promise<HostRefusal | undefined> {
   const definition = { memoryMiB: 32, accelerator: 'tcg', machine: facts.machineOf('pc'), ...more }
-  return driver.prepare({
+  return on.prepare({
     vm: 'web1',
     migration: 'm1',
     attempt: 1,
@@ -144,6 +144,14 @@ test('to begin without the capability that the gate needs', async () => {
     },
   })
   await old.release('web1')
+  await old.close()
+})
+
+test('to prepare a copy that would lock its disks before it is started', async () => {
+  const old = open({ capabilities: ['events'] }, 'old')
+  const refusal = await landing({ disks: [disk('disk.img')] }, old)
+  assert.is(refusal?.type === 'CapabilityMissing' && refusal.capability, 'late-block-activate')
+  await nothingIsLeft()
   await old.close()
 })
 

@@ -14,6 +14,7 @@ import { queryMigration } from './migration.ts'
 import { letRun, openMonitors } from './monitors.ts'
 import type { Attached } from './monitors.ts'
 import { qemuMoves } from './moves.ts'
+import { neededCapabilities } from './probe.ts'
 import type { QemuFacts } from './probe.ts'
 
 /** Guests as QEMU processes that outlive the agent; the agent speaks to each through its monitor. */
@@ -38,6 +39,17 @@ export function qemuDriver(settings: QemuSettings): Driver {
     const used = copies.reduce((sum, { file }) => sum + needsOf(file.definition).memoryBytes, 0)
     const freeBytes = Math.max(0, Math.min(facts.hypervisor.memoryBytes - used, freemem()))
     return neededBytes > freeBytes ? { type: 'NotEnoughMemory', neededBytes, freeBytes } : undefined
+  }
+
+  function lacks(needed: readonly string[]): HostRefusal | undefined {
+    const capability = needed.find((each) => !facts.capabilities.includes(each))
+    return capability === undefined
+      ? undefined
+      : {
+          type: 'CapabilityMissing',
+          capability,
+          hypervisor: `QEMU ${facts.hypervisor.hypervisorVersion}`,
+        }
   }
 
   function checkMachine({
@@ -101,15 +113,8 @@ export function qemuDriver(settings: QemuSettings): Driver {
       if (here === undefined) return { refusal: { type: 'GuestGone', vm } }
       if (here.state !== 'running')
         return { refusal: { type: 'GuestNotRunning', vm, state: here.state } }
-      for (const capability of ['events', 'pause-before-switchover'])
-        if (!facts.capabilities.includes(capability))
-          return {
-            refusal: {
-              type: 'CapabilityMissing',
-              capability,
-              hypervisor: `QEMU ${facts.hypervisor.hypervisorVersion}`,
-            },
-          }
+      const lacking = lacks(neededCapabilities.source)
+      if (lacking !== undefined) return { refusal: lacking }
       const { 'blocked-reasons': blocked = [] } = await queryMigration(here.qmp)
       if (blocked.length > 0)
         return { refusal: { type: 'HypervisorFailed', message: blocked.join('; ') } }
@@ -136,7 +141,8 @@ export function qemuDriver(settings: QemuSettings): Driver {
         if (!(error instanceof Invalid)) throw error
         return { type: 'DefinitionInvalid', path: error.path, problem: error.problem }
       }
-      const refusal = await launchChecked({ vm, definition, receives })
+      const refusal =
+        lacks(neededCapabilities.target) ?? (await launchChecked({ vm, definition, receives }))
       // Whoever fills and starts the copy does it through another monitor: this one hears of it.
       if (refusal === undefined) await attach(vm)
       return refusal

@@ -32,6 +32,12 @@ const Machines = Type.Array(
   Type.Object({ name: Type.String(), alias: Type.Optional(Type.String()) }),
 )
 const Names = Type.Array(Type.Object({ name: Type.String() }))
+/** What Ferry cannot do without: to hold back at the gate, and a loaded copy that takes no lock before it is started. */
+export const neededCapabilities = {
+  source: ['events', 'pause-before-switchover'],
+  target: ['events', 'late-block-activate'],
+} as const
+
 const Capabilities = Type.Array(Type.Object({ capability: Type.String() }))
 
 export async function probeQemu(options: {

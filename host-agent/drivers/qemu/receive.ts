@@ -7,7 +7,10 @@ import { socketsIn } from './copy.ts'
 import type { Attached } from './monitors.ts'
 import type { Qmp } from './qmp.ts'
 
-/** The target's half: QEMU reads the image from a socket, and says when it has loaded all of it. It is not started. */
+/**
+ * The target's half: QEMU reads the image from a socket, and says when it has loaded all of it. It is not started, and
+ * takes no lock on the disks before it is: until the verdict the source may have to run on.
+ */
 export async function receive(
   { copy, qmp }: Attached,
   order: ReceiveOrder,
@@ -16,7 +19,10 @@ export async function receive(
   const path = socketsIn(copy.folder).image
   const loading = watch(qmp, order.signal)
   await qmp.execute('migrate-set-capabilities', {
-    capabilities: [{ capability: 'events', state: true }],
+    capabilities: [
+      { capability: 'events', state: true },
+      { capability: 'late-block-activate', state: true },
+    ],
   })
   await qmp.execute('migrate-incoming', { uri: `unix:${path}` })
   const hypervisor = createConnection(path)
