@@ -21,7 +21,7 @@ export async function run(entry) {
     if (error.code !== 'ERR_MODULE_NOT_FOUND' || !error.message.includes(file)) throw error
   }
   try {
-    await build(entry, file)
+    await keep(entry, file)
   } catch (error) {
     if (!['EACCES', 'EROFS', 'EPERM'].includes(error.code)) throw error
     // Nothing may be kept here: then it is loaded module by module.
@@ -31,6 +31,15 @@ export async function run(entry) {
   }
   return import(pathToFileURL(file).href)
 }
+
+/** Writes many at once into a folder, under the names that they have from the root; what several import stands there once. */
+export const bundleAll = (entries, folder) =>
+  bundle(entries, {
+    outdir: folder,
+    outbase: ROOT,
+    outExtension: { '.js': '.mjs' },
+    splitting: true,
+  })
 
 /** Of all that may go into it. */
 async function hashOf(entry) {
@@ -49,13 +58,22 @@ async function hashOf(entry) {
   return hash.digest('hex').slice(0, 32)
 }
 
-async function build(entry, file) {
+async function keep(entry, file) {
   await mkdir(KEPT, { recursive: true })
-  const { build: bundle } = await import('esbuild')
-  const { outputFiles } = await bundle({
-    entryPoints: [join(ROOT, entry)],
-    outfile: file,
-    write: false,
+  const { outputFiles } = await bundle([entry], { outfile: file, write: false })
+  for (const { path, contents } of outputFiles) {
+    // Whole or not at all: another process may be starting as well.
+    const fresh = `${path}.${process.pid}`
+    await writeFile(fresh, contents)
+    await rename(fresh, path)
+  }
+}
+
+async function bundle(entries, output) {
+  const { build } = await import('esbuild')
+  return build({
+    entryPoints: entries.map((entry) => join(ROOT, entry)),
+    ...output,
     bundle: true,
     platform: 'node',
     format: 'esm',
@@ -69,12 +87,6 @@ async function build(entry, file) {
     },
     plugins: [{ name: 'where a source stands', setup: knowPlaces }],
   })
-  for (const { path, contents } of outputFiles) {
-    // Whole or not at all: another process may be starting as well.
-    const fresh = `${path}.${process.pid}`
-    await writeFile(fresh, contents)
-    await rename(fresh, path)
-  }
 }
 
 /** A source finds its neighbours by its own folder, not by that of the file it went into. */
