@@ -43,19 +43,26 @@ export const bundleAll = (entries, folder) =>
 
 /** Of all that may go into it. */
 async function hashOf(entry) {
-  const lists = await Promise.all(
-    ROOMS.map(async (room) =>
-      (await readdir(join(ROOT, room), { recursive: true }))
-        .filter((name) => name.endsWith('.ts') && !name.includes('node_modules'))
-        .map((name) => join(room, name)),
-    ),
-  )
+  const lists = await Promise.all(ROOMS.map(sourcesIn))
   const files = [...lists.flat().toSorted(), entry, 'pnpm-lock.yaml', 'bundle.mjs']
   const texts = await Promise.all(files.map((file) => readFile(join(ROOT, file))))
   const hash = createHash('sha256').update(`${ROOT} ${process.version}\n`)
   for (const [nth, text] of texts.entries())
     hash.update(`${files[nth]} ${text.length}\n`).update(text)
   return hash.digest('hex').slice(0, 32)
+}
+
+/** Not of what it has installed: those are thousands of files, and the lockfile stands for them. */
+async function sourcesIn(folder) {
+  const found = await readdir(join(ROOT, folder), { withFileTypes: true })
+  const lists = await Promise.all(
+    found.map((each) => {
+      const path = join(folder, each.name)
+      if (each.isDirectory()) return each.name === 'node_modules' ? [] : sourcesIn(path)
+      return each.name.endsWith('.ts') ? [path] : []
+    }),
+  )
+  return lists.flat()
 }
 
 async function keep(entry, file) {
