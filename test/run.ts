@@ -15,13 +15,28 @@ import type { Tally } from './run-file.ts'
 const here = import.meta.dirname
 
 /** These keep all processors busy, or look at how long something takes. */
-const alone = ['chaos', 'cluster.', 'qemu-', 'simulator', 'there-and-back', 'verdict-race']
+const alone = ['chaos', 'cluster.', 'simulator', 'there-and-back', 'verdict-race']
 
 /** What has to do with real guests and servers takes its time, and mostly waits; the rest must be quick. */
 const kinds = {
-  quick: { ms: 90_000, atOnce: 2 },
-  waiting: { ms: 420_000, atOnce: 2 },
+  quick: { ms: 90_000, atOnce: 3 },
+  waiting: { ms: 420_000, atOnce: 3 },
   alone: { ms: 420_000, atOnce: 1 },
+}
+
+/** The longest ones begin, so that no processor is idle at the end. */
+const long = [
+  'host-agent/fenced',
+  'steps',
+  'command-line',
+  'coordinators',
+  'copying',
+  'cluster-log',
+]
+
+function rank(file: string): number {
+  const place = long.findIndex((word) => file.includes(word))
+  return place === -1 ? long.length : place
 }
 
 function kindOf(file: string): keyof typeof kinds {
@@ -36,7 +51,7 @@ const words = process.argv.slice(2)
 const files = (await readdir(here, { recursive: true }))
   .filter((file) => file.endsWith('.test.ts') && !file.includes('node_modules'))
   .filter((file) => words.length === 0 || words.some((word) => file.includes(word)))
-  .toSorted()
+  .toSorted((one, other) => rank(one) - rank(other) || (one < other ? -1 : 1))
 
 const began = performance.now()
 const folder = await mkdtemp(join(tmpdir(), 'ferry-tests-'))
