@@ -21,7 +21,7 @@ export async function run(entry) {
     if (error.code !== 'ERR_MODULE_NOT_FOUND' || !error.message.includes(file)) throw error
   }
   try {
-    await build(entry, file)
+    await keep(entry, file)
   } catch (error) {
     if (!['EACCES', 'EROFS', 'EPERM'].includes(error.code)) throw error
     // Nothing may be kept here: then it is loaded module by module.
@@ -32,15 +32,18 @@ export async function run(entry) {
   return import(pathToFileURL(file).href)
 }
 
+/** Writes many at once into a folder, under the names that they have from the root; what several import stands there once. */
+export const bundleAll = (entries, folder) =>
+  bundle(entries, {
+    outdir: folder,
+    outbase: ROOT,
+    outExtension: { '.js': '.mjs' },
+    splitting: true,
+  })
+
 /** Of all that may go into it. */
 async function hashOf(entry) {
-  const lists = await Promise.all(
-    ROOMS.map(async (room) =>
-      (await readdir(join(ROOT, room), { recursive: true }))
-        .filter((name) => name.endsWith('.ts') && !name.includes('node_modules'))
-        .map((name) => join(room, name)),
-    ),
-  )
+  const lists = await Promise.all(ROOMS.map(sourcesIn))
   const files = [...lists.flat().toSorted(), entry, 'pnpm-lock.yaml', 'bundle.mjs']
   const texts = await Promise.all(files.map((file) => readFile(join(ROOT, file))))
   const hash = createHash('sha256').update(`${ROOT} ${process.version}\n`)
@@ -49,13 +52,35 @@ async function hashOf(entry) {
   return hash.digest('hex').slice(0, 32)
 }
 
-async function build(entry, file) {
+/** Not of what it has installed: those are thousands of files, and the lockfile stands for them. */
+async function sourcesIn(folder) {
+  const found = await readdir(join(ROOT, folder), { withFileTypes: true })
+  const lists = await Promise.all(
+    found.map((each) => {
+      const path = join(folder, each.name)
+      if (each.isDirectory()) return each.name === 'node_modules' ? [] : sourcesIn(path)
+      return each.name.endsWith('.ts') ? [path] : []
+    }),
+  )
+  return lists.flat()
+}
+
+async function keep(entry, file) {
   await mkdir(KEPT, { recursive: true })
-  const { build: bundle } = await import('esbuild')
-  const { outputFiles } = await bundle({
-    entryPoints: [join(ROOT, entry)],
-    outfile: file,
-    write: false,
+  const { outputFiles } = await bundle([entry], { outfile: file, write: false })
+  for (const { path, contents } of outputFiles) {
+    // Whole or not at all: another process may be starting as well.
+    const fresh = `${path}.${process.pid}`
+    await writeFile(fresh, contents)
+    await rename(fresh, path)
+  }
+}
+
+async function bundle(entries, output) {
+  const { build } = await import('esbuild')
+  return build({
+    entryPoints: entries.map((entry) => join(ROOT, entry)),
+    ...output,
     bundle: true,
     platform: 'node',
     format: 'esm',
@@ -69,12 +94,6 @@ async function build(entry, file) {
     },
     plugins: [{ name: 'where a source stands', setup: knowPlaces }],
   })
-  for (const { path, contents } of outputFiles) {
-    // Whole or not at all: another process may be starting as well.
-    const fresh = `${path}.${process.pid}`
-    await writeFile(fresh, contents)
-    await rename(fresh, path)
-  }
 }
 
 /** A source finds its neighbours by its own folder, not by that of the file it went into. */

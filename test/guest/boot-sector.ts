@@ -13,8 +13,8 @@ export type GuestProgram = {
   readonly toByte: number
   /** The very first sweep goes on up to here, so that so much memory is not empty. */
   readonly fillToByte?: number
-  /** Waits for the BIOS's timer (18.2 times a second) after each sweep, instead of making memory dirty without rest. */
-  readonly rests: boolean
+  /** Waits for the timer after each sweep, which wakes it so often; absent: it makes memory dirty without rest. */
+  readonly sweepsPerSecond?: number
 }
 
 export const SECTOR_BYTES = 512
@@ -23,18 +23,34 @@ export const PAGE_BYTES = 4096
 /** Where the guest counts its sweeps: 32 bits, the low byte first. */
 export const COUNTER_AT = 0x7e00
 
-export const busyGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 100 * 2 ** 20, rests: false }
-/** Busy as well, and soon over. */
-export const smallGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 9 * 2 ** 20, rests: false }
+export const busyGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 100 * 2 ** 20 }
+/**
+ * Makes memory dirty faster than anything copies it, and is soon over. A sweep takes it a quarter of a millisecond: it
+ * leaves most of a processor to those who move it.
+ */
+export const smallGuest: GuestProgram = {
+  fromByte: 2 ** 20,
+  toByte: 9 * 2 ** 20,
+  sweepsPerSecond: 250,
+}
 /** Works, and leaves the rest of the machine something to do it with. */
-export const workingGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 33 * 2 ** 20, rests: false }
-export const quietGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 5 * 2 ** 20, rests: true }
+export const workingGuest: GuestProgram = { fromByte: 2 ** 20, toByte: 33 * 2 ** 20 }
+export const quietGuest: GuestProgram = {
+  fromByte: 2 ** 20,
+  toByte: 5 * 2 ** 20,
+  sweepsPerSecond: 18.2,
+}
 
 /** A gigabyte to move, of which little changes. */
 export const fullGuest: GuestProgram = { ...quietGuest, fillToByte: 1000 * 2 ** 20 }
 
+/** The timer counts down from a number of 16 bits, in which 0 stands for 65536, as the BIOS leaves it. */
+const TIMER_HZ = 1_193_182
+const SLOWEST = 2 ** 16
+
 export function bootSector(program: GuestProgram): Buffer {
-  const { fromByte, toByte, fillToByte = toByte, rests } = program
+  const { fromByte, toByte, fillToByte = toByte, sweepsPerSecond } = program
+  const divisor = Math.min(SLOWEST, Math.round(TIMER_HZ / (sweepsPerSecond ?? 1))) % SLOWEST
   const code = [
     // start, at 0000:7c00
     [0xfa], //                                cli
@@ -46,19 +62,25 @@ export function bootSector(program: GuestProgram): Buffer {
     [0xe4, 0x92], //                          in al, 0x92
     [0x0c, 0x02], //                          or al, 2            the A20 gate: odd megabytes too
     [0xe6, 0x92], //                          out 0x92, al
+    [0xb0, 0x34], //                          mov al, 0x34        the timer: both bytes, and again and again
+    [0xe6, 0x43], //                          out 0x43, al
+    [0xb0, divisor & 0xff], //                mov al, the low one
+    [0xe6, 0x40], //                          out 0x40, al
+    [0xb0, divisor >>> 8], //                 mov al, the high one
+    [0xe6, 0x40], //                          out 0x40, al
     [0x66, 0xb9, ...dword(fillToByte)], //    mov ecx, fillToByte   how far the first sweep goes
-    [0xbe, 0x82, 0x7c], //                    mov si, text
+    [0xbe, 0x8e, 0x7c], //                    mov si, text
     [0xba, 0xf8, 0x03], //                    mov dx, 0x3f8       the first serial port
 
-    // print, at 7c1d
+    // print, at 7c29
     [0xac], //                                lodsb
     [0x84, 0xc0], //                          test al, al
     [0x74, 0x03], //                          jz sweep
     [0xee], //                                out dx, al
     [0xeb, 0xf8], //                          jmp print
 
-    // sweep, at 7c25: give fs all four gigabytes; an interrupt may have taken them away
-    [0x0f, 0x01, 0x16, 0x6c, 0x7c], //        lgdt [gdtr]
+    // sweep, at 7c31: give fs all four gigabytes; an interrupt may have taken them away
+    [0x0f, 0x01, 0x16, 0x78, 0x7c], //        lgdt [gdtr]
     [0x0f, 0x20, 0xc0], //                    mov eax, cr0
     [0x0c, 0x01], //                          or al, 1            protected mode,
     [0x0f, 0x22, 0xc0], //                    mov cr0, eax
@@ -68,7 +90,7 @@ export function bootSector(program: GuestProgram): Buffer {
     [0x0f, 0x22, 0xc0], //                    mov cr0, eax
     [0x66, 0xbb, ...dword(fromByte)], //      mov ebx, fromByte
 
-    // page, at 7c42
+    // page, at 7c4e
     [0x64, 0x67, 0xfe, 0x03], //              inc byte [fs:ebx]
     [0x66, 0x81, 0xc3, ...dword(PAGE_BYTES)], // add ebx, 4096
     [0x66, 0x39, 0xcb], //                    cmp ebx, ecx
@@ -81,17 +103,17 @@ export function bootSector(program: GuestProgram): Buffer {
     [0xb0, 0x2e], //                          mov al, '.'         every 256th sweep
     [0xee], //                                out dx, al
 
-    // rest, at 7c67: sti, hlt, cli; or nothing
-    rests ? [0xfb, 0xf4, 0xfa] : [0x90, 0x90, 0x90],
+    // rest, at 7c73: sti, hlt, cli; or nothing
+    sweepsPerSecond === undefined ? [0x90, 0x90, 0x90] : [0xfb, 0xf4, 0xfa],
     [0xeb, 0xb9], //                          jmp sweep
 
-    // gdtr, at 7c6c: the length less one, and the address of what follows
-    [0x0f, 0x00, 0x72, 0x7c, 0x00, 0x00],
+    // gdtr, at 7c78: the length less one, and the address of what follows
+    [0x0f, 0x00, 0x7e, 0x7c, 0x00, 0x00],
     // The first descriptor is empty; the second is data, from 0 to 4 GiB.
     [0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00],
     [0xff, 0xff, 0x00, 0x00, 0x00, 0x92, 0xcf, 0x00],
 
-    // text, at 7c82
+    // text, at 7c8e
     [...Buffer.from('Ferry guest \0')],
   ].flat()
   const sector = Buffer.alloc(SECTOR_BYTES)
