@@ -15,12 +15,12 @@ import type { Tally } from './run-file.ts'
 const here = import.meta.dirname
 
 /** These keep all processors busy, or look at how long something takes. */
-const alone = ['chaos', 'cluster.', 'simulator', 'there-and-back', 'verdict-race']
+const alone = ['chaos', 'cluster.', 'qemu-steps', 'simulator', 'there-and-back', 'verdict-race']
 
 /** What has to do with real guests and servers takes its time, and mostly waits; the rest must be quick. */
 const kinds = {
   quick: { ms: 90_000, atOnce: 3 },
-  waiting: { ms: 420_000, atOnce: 3 },
+  waiting: { ms: 420_000, atOnce: 2 },
   alone: { ms: 420_000, atOnce: 1 },
 }
 
