@@ -53,7 +53,9 @@ export const unknownGuest = (vm: string): Guest => ({
 /** @returns why the event is void, or undefined when it counts. */
 export function evolve(guest: Guest, event: GuestEvent, place: Place): string | undefined {
   const why = judge(guest, event, place)
-  if (why === undefined && 'host' in event.writer) guest.spoke[event.writer.host] = place.position
+  // A verdict says nothing of what a copy does, and inventories do not count it (`asOf`).
+  if (why === undefined && 'host' in event.writer && messages[event.type].kind === 'fact')
+    guest.spoke[event.writer.host] = place.position
   return why
 }
 
