@@ -7,7 +7,7 @@ import type { Say } from '@ferry/events/say'
 import type { Watermark } from '@ferry/events/watermark'
 import { filters } from '@ferry/events/subjects'
 import type { Driver } from './driver.ts'
-import { beat, reportInventory } from './inventory.ts'
+import { beat, isKnownBy, reportInventory } from './inventory.ts'
 import { reportIntruders } from './intruders.ts'
 import { journal as makeJournal } from './journal.ts'
 import { carryOut } from './duties.ts'
@@ -54,7 +54,8 @@ const UNKNOWN_WAIT_MS = 5000
  * Runs until the signal. Guests stay as they are when it ends, and the next agent finds them.
  *
  * First the log is compared with what was seen of it, then the copies here with the log, and only then is anybody told
- * of them or obeyed. On a log that has lost its tail nothing is ended, and everybody is told of everything.
+ * of them or obeyed; one with a new key says so before it obeys. On a log that has lost its tail nothing is ended, and
+ * everybody is told of everything.
  */
 export async function runAgent(edges: AgentEdges): Promise<void> {
   const { host, log, heartbeats, clock, say, driver, key, wire, random, movers, signal } = edges
@@ -112,6 +113,8 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     'the agent is ready',
   )
   const obey = async () => {
+    // What it would answer before that, would be tried again with the key that it does not have any more.
+    if (!(await isKnownBy(log, host, key.public))) await reporter.reported
     while (!signal.aborted) {
       if (trust === undefined || trust.aborted) {
         // As an agent that was started anew: with nothing but the log as it is now.
