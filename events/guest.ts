@@ -1,5 +1,5 @@
 import type { EventOf } from '@ferry/schemas/event'
-import type { GuestNeeds, GuestReport, GuestState } from '@ferry/schemas/guest'
+import type { GuestNeeds, GuestReport, GuestState, MadeFor } from '@ferry/schemas/guest'
 import { messages } from '@ferry/schemas/messages'
 import type { Cause } from '@ferry/schemas/refusal'
 import * as migrations from './migration.ts'
@@ -36,7 +36,7 @@ export type StaleCopy = {
   readonly traceparent?: string
 }
 
-export type Seen = { state: GuestState; needs: GuestNeeds }
+export type Seen = { state: GuestState; needs: GuestNeeds; receives?: MadeFor }
 
 export type GuestEvent =
   | MigrationEvent
@@ -102,8 +102,9 @@ export function sight(
   asOf: number,
 ): void {
   if (asOf < (guest.spoke[host] ?? 0)) return
-  if (report === undefined) delete guest.seenOn[host]
-  else guest.seenOn[host] = { state: report.state, needs: report.needs }
+  if (report === undefined) return void delete guest.seenOn[host]
+  const { state, needs, receives } = report
+  guest.seenOn[host] = { state, needs, ...(receives === undefined ? {} : { receives }) }
 }
 
 /** The hosts on which the guest's vCPUs run, by their own word. More than one is an alarm (I1). */

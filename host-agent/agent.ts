@@ -14,6 +14,7 @@ import { carryOut } from './duties.ts'
 import type { HostKey } from './keys.ts'
 import { isMove } from './move.ts'
 import type { Movers } from './mover/movers.ts'
+import { clearOrphans } from './orphans.ts'
 import { serve } from './serve.ts'
 import type { Does } from './serve.ts'
 import { settle } from './settle.ts'
@@ -76,13 +77,25 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
       facts.note(entry)
     return facts
   }
+  const left = { host, log: witness.log, driver, clock, say }
   const endStale = async () => {
     try {
-      for (const fact of await endStaleCopies({ host, log: witness.log, driver, clock, say }))
-        await witness.log.append(fact, { signal })
+      for (const fact of await endStaleCopies(left)) await witness.log.append(fact, { signal })
     } catch (error) {
       // It will be begun again when that has been answered.
       if (!(error instanceof LogLostTail)) throw error
+    }
+  }
+  const tidy = async () => {
+    const stop = async (vm: string) => movers?.stop(vm)
+    try {
+      for (const event of await clearOrphans({ ...left, stop })) {
+        const { position } = await witness.log.append(event, { signal })
+        const message = { is: 'event', event } as const
+        journal.note({ position, storedAt: clock.now(), subject: '', message })
+      }
+    } catch (error) {
+      if (!signal.aborted) say.warn({ err: error }, 'what was left here is left to the next agent')
     }
   }
   let trust = witness.isWell() ? await witness.well(signal) : undefined
@@ -121,6 +134,8 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
         trust = await witness.well(signal)
         journal = await begin()
       }
+      // Not before the host was reported: what is said of an attempt that is over lets the next one begin.
+      await tidy()
       const now = AbortSignal.any([signal, trust])
       // While the log is silent every word of this host waits on it: any number, and no leak.
       setMaxListeners(0, now)
