@@ -1,5 +1,5 @@
 import type { EventOf, Writer } from '@ferry/schemas/event'
-import type { GuestNeeds, GuestState } from '@ferry/schemas/guest'
+import type { GuestNeeds, GuestReport } from '@ferry/schemas/guest'
 import type { DataOf, MessageName } from '@ferry/schemas/messages'
 import { defaultPolicy } from '@ferry/schemas/policy'
 import type { Cause, Failure, HostRefusal } from '@ferry/schemas/refusal'
@@ -41,7 +41,7 @@ const envelope = <Name extends MessageName>(type: Name, given: Given, writer: Wr
 
 export const hostReported = (
   host: string,
-  guests: readonly { vm: string; state: GuestState; needs?: GuestNeeds }[] = [],
+  guests: readonly (Pick<GuestReport, 'vm' | 'state' | 'receives'> & { needs?: GuestNeeds })[] = [],
   more: Partial<DataOf<'HostReported'>> = {},
 ): EventOf<'HostReported'> => ({
   type: 'HostReported',
