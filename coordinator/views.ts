@@ -7,6 +7,7 @@ import type { Migration } from '@ferry/events/migration'
 import { phases } from '@ferry/events/phases'
 import { causeSentence, unfitSentence } from '@ferry/events/sentences'
 import { admit } from './decide/admission.ts'
+import { doubtQuestion } from './decide/doubt.ts'
 import type { World } from './decide/world.ts'
 
 /** The fold as others see it: names instead of structures, and each view with the position that it is true for. */
@@ -82,9 +83,9 @@ function migrationView(fleet: Fleet, migration: Migration, world: World): Migrat
 /** Why a queued migration waits: the limit and who stands in it, or what speaks against every host. */
 function whatFor(fleet: Fleet, migration: Migration, world: World): string | undefined {
   if (migration.phase === 'inDoubt') {
-    const { doubt, fenceFailed } = migration.attempt
+    const { fenceFailed } = migration.attempt
     const failed = fenceFailed && ` Turning it off failed: ${fenceFailed.evidence}.`
-    return doubt && doubt.question + (failed ?? '')
+    return doubtQuestion(fleet, migration) + (failed ?? '')
   }
   if (migration.phase !== 'queued') return undefined
   const admission = admit(fleet, migration, world)

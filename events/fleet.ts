@@ -210,6 +210,9 @@ function foldReport(
   const has = new Map(event.data.guests.map((guest) => [guest.vm, guest]))
   // Whatever was seen here before, by a report or by a fact: what the report leaves out is here no more.
   const had = [...fleet.guests.values()].filter(({ seenOn }) => seenOn[host] !== undefined)
+  const before = fleet.hosts.get(host)
+  const isOther = before !== undefined && before.report.key !== event.data.key
+  const gone = isOther ? { ...place, host, lastSeen: before.position } : undefined
   fleet.hosts.set(host, { ...place, host, report: event.data })
 
   const touched = [...new Set([...had.map(({ vm }) => vm), ...has.keys()])]
@@ -217,7 +220,7 @@ function foldReport(
     const guest = fleet.guests.get(vm) ?? guests.unknownGuest(vm)
     fleet.guests.set(
       vm,
-      change(guest, (draft) => guests.sight(draft, host, has.get(vm), event.data.asOf)),
+      change(guest, (draft) => guests.sight(draft, host, has.get(vm), event.data.asOf, gone)),
     )
   }
   return { touched }

@@ -1,5 +1,5 @@
 import type { EventOf } from '@ferry/schemas/event'
-import type { GuestNeeds, GuestReport, GuestState } from '@ferry/schemas/guest'
+import type { GuestNeeds, GuestReport, GuestState, MadeFor } from '@ferry/schemas/guest'
 import { messages } from '@ferry/schemas/messages'
 import type { Cause } from '@ferry/schemas/refusal'
 import * as migrations from './migration.ts'
@@ -22,6 +22,8 @@ export type Guest = {
   spoke: { [host: string]: number }
   /** Hosts that were fenced, and have not said since that their copy is gone: whatever they have of it is stale. */
   stale: { [host: string]: StaleCopy }
+  /** It was on a host that came back under another key, and without it; until it is seen anywhere again. */
+  gone?: Gone
   /** Ordered to start, not yet answered. */
   start?: Place & { readonly id: string; readonly host: string; asked: number; askedAt: number }
   migration?: Migration
@@ -36,7 +38,10 @@ export type StaleCopy = {
   readonly traceparent?: string
 }
 
-export type Seen = { state: GuestState; needs: GuestNeeds }
+/** `lastSeen`: the report under the key before. */
+export type Gone = Place & { readonly host: string; readonly lastSeen: number }
+
+export type Seen = { state: GuestState; needs: GuestNeeds; receives?: MadeFor }
 
 export type GuestEvent =
   | MigrationEvent
@@ -53,7 +58,9 @@ export const unknownGuest = (vm: string): Guest => ({
 /** @returns why the event is void, or undefined when it counts. */
 export function evolve(guest: Guest, event: GuestEvent, place: Place): string | undefined {
   const why = judge(guest, event, place)
-  if (why === undefined && 'host' in event.writer) guest.spoke[event.writer.host] = place.position
+  // A verdict says nothing of what a copy does, and inventories do not count it (`asOf`).
+  if (why === undefined && 'host' in event.writer && messages[event.type].kind === 'fact')
+    guest.spoke[event.writer.host] = place.position
   return why
 }
 
@@ -92,16 +99,33 @@ function judge(guest: Guest, event: GuestEvent, place: Place): string | undefine
   }
 }
 
-/** What a host's inventory says of this guest; undefined: that it has no copy. */
+/**
+ * What a host's inventory says of this guest; undefined: that it has no copy.
+ *
+ * @param gone what is to be remembered if a copy that was whole is here no more.
+ */
 export function sight(
   guest: Guest,
   host: string,
   report: GuestReport | undefined,
   asOf: number,
+  gone?: Gone,
 ): void {
   if (asOf < (guest.spoke[host] ?? 0)) return
-  if (report === undefined) delete guest.seenOn[host]
-  else guest.seenOn[host] = { state: report.state, needs: report.needs }
+  if (report === undefined) {
+    const { state } = guest.seenOn[host] ?? {}
+    delete guest.seenOn[host]
+    const wasWhole = state === 'running' || state === 'paused' || state === 'unresponsive'
+    if (wasWhole && gone !== undefined && Object.keys(guest.seenOn).length === 0) guest.gone = gone
+    return
+  }
+  const { state, needs, receives } = report
+  see(guest, host, { state, needs, ...(receives === undefined ? {} : { receives }) })
+}
+
+function see(guest: Guest, host: string, seen: Seen): void {
+  guest.seenOn[host] = seen
+  delete guest.gone
 }
 
 /** The hosts on which the guest's vCPUs run, by their own word. More than one is an alarm (I1). */
@@ -119,6 +143,7 @@ export const isBusy = (guest: Guest): boolean =>
 export function recover(guest: Guest, host: string | undefined, cause: Cause, place: Place): void {
   const { migration } = guest
   guest.stale = {}
+  delete guest.gone
   if (migration !== undefined && !isEnded(migration.phase) && migration.phase !== 'queued')
     migrations.endBy(migration, host, cause, place)
 }
@@ -133,7 +158,7 @@ function evolveStart(
     return `only ${start.host} may say so`
   delete guest.start
   if (event.type === 'GuestStarted') {
-    guest.seenOn[start.host] = { state: 'running', needs: event.data.needs }
+    see(guest, start.host, { state: 'running', needs: event.data.needs })
     delete guest.stale[start.host]
   }
   return undefined
@@ -182,7 +207,7 @@ function follow(guest: Guest, migration: Migration, event: MigrationEvent): void
   if (needs === undefined || target === undefined) return
   switch (event.type) {
     case 'TargetRunning':
-      guest.seenOn[target] = { state: 'running', needs }
+      see(guest, target, { state: 'running', needs })
       if (guest.seenOn[source] !== undefined) guest.seenOn[source] = { state: 'sent', needs }
       return
     case 'SourceReleased':
@@ -190,7 +215,7 @@ function follow(guest: Guest, migration: Migration, event: MigrationEvent): void
       delete guest.seenOn[source]
       return
     case 'SourceResumed':
-      guest.seenOn[source] = { state: 'running', needs }
+      see(guest, source, { state: 'running', needs })
       return
     case 'TargetCleared':
       delete guest.seenOn[target]

@@ -102,7 +102,7 @@ export function hostRefusalSentence(refusal: HostRefusal): string {
     case 'TransferVersionUnsupported':
       return `the source speaks transfer version ${refusal.offered}, the target at least ${refusal.supported}`
     case 'DefinitionSealed':
-      return `the definition is not sealed for ${refusal.host}, or not by who says so`
+      return `the definition is not sealed for the key that ${refusal.host} has now, or not by who says so`
     case 'DefinitionInvalid':
       return `the definition is wrong: ${refusal.path} ${refusal.problem}`
     case 'UnknownDefinition':
@@ -141,7 +141,7 @@ export function failureSentence(failure: Failure): string {
     case 'CountMismatch':
       return `${failure.foundBytes} bytes arrived, ${failure.expectedBytes} were sent`
     case 'KeySealed':
-      return `the transfer's key is not sealed for ${failure.host}, or not by who says so`
+      return `the transfer's key is not sealed for the key that ${failure.host} has now, or not by who says so`
     case 'GuestGone':
       return `${failure.vm} is not there any more`
     case 'HypervisorFailed':

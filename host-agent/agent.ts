@@ -7,13 +7,14 @@ import type { Say } from '@ferry/events/say'
 import type { Watermark } from '@ferry/events/watermark'
 import { filters } from '@ferry/events/subjects'
 import type { Driver } from './driver.ts'
-import { beat, reportInventory } from './inventory.ts'
+import { beat, isKnownBy, reportInventory } from './inventory.ts'
 import { reportIntruders } from './intruders.ts'
 import { journal as makeJournal } from './journal.ts'
 import { carryOut } from './duties.ts'
 import type { HostKey } from './keys.ts'
 import { isMove } from './move.ts'
 import type { Movers } from './mover/movers.ts'
+import { clearOrphans } from './orphans.ts'
 import { serve } from './serve.ts'
 import type { Does } from './serve.ts'
 import { settle } from './settle.ts'
@@ -54,7 +55,8 @@ const UNKNOWN_WAIT_MS = 5000
  * Runs until the signal. Guests stay as they are when it ends, and the next agent finds them.
  *
  * First the log is compared with what was seen of it, then the copies here with the log, and only then is anybody told
- * of them or obeyed. On a log that has lost its tail nothing is ended, and everybody is told of everything.
+ * of them or obeyed; one with a new key says so before it obeys. On a log that has lost its tail nothing is ended, and
+ * everybody is told of everything.
  */
 export async function runAgent(edges: AgentEdges): Promise<void> {
   const { host, log, heartbeats, clock, say, driver, key, wire, random, movers, signal } = edges
@@ -75,13 +77,25 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
       facts.note(entry)
     return facts
   }
+  const left = { host, log: witness.log, driver, clock, say }
   const endStale = async () => {
     try {
-      for (const fact of await endStaleCopies({ host, log: witness.log, driver, clock, say }))
-        await witness.log.append(fact, { signal })
+      for (const fact of await endStaleCopies(left)) await witness.log.append(fact, { signal })
     } catch (error) {
       // It will be begun again when that has been answered.
       if (!(error instanceof LogLostTail)) throw error
+    }
+  }
+  const tidy = async () => {
+    const stop = async (vm: string) => movers?.stop(vm)
+    try {
+      for (const event of await clearOrphans({ ...left, stop })) {
+        const { position } = await witness.log.append(event, { signal })
+        const message = { is: 'event', event } as const
+        journal.note({ position, storedAt: clock.now(), subject: '', message })
+      }
+    } catch (error) {
+      if (!signal.aborted) say.warn({ err: error }, 'what was left here is left to the next agent')
     }
   }
   let trust = witness.isWell() ? await witness.well(signal) : undefined
@@ -112,12 +126,16 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     'the agent is ready',
   )
   const obey = async () => {
+    // What it would answer before that, would be tried again with the key that it does not have any more.
+    if (!(await isKnownBy(log, host, key.public))) await reporter.reported
     while (!signal.aborted) {
       if (trust === undefined || trust.aborted) {
         // As an agent that was started anew: with nothing but the log as it is now.
         trust = await witness.well(signal)
         journal = await begin()
       }
+      // Not before the host was reported: what is said of an attempt that is over lets the next one begin.
+      await tidy()
       const now = AbortSignal.any([signal, trust])
       // While the log is silent every word of this host waits on it: any number, and no leak.
       setMaxListeners(0, now)

@@ -32,6 +32,7 @@ export async function finish(
     return (await endFenced(command, hands)) ?? takeOver(command, hands)
   const arrival = await awaited(command, hands)
   if (arrival === undefined) return fail({ type: 'TransferUnknown', transfer })
+  if (arrival === 'sealed') return fail({ type: 'KeySealed', host })
 
   let whole: Loaded
   try {
@@ -97,12 +98,13 @@ async function commit(
 
 /**
  * The transfer that this host opened for the attempt. Its key stands in the log, sealed between the two hosts' keys, so
- * that whoever carries out this command can open it: the agent that prepared, or one that knows nothing but the log.
+ * that whoever carries out this command can open it: the agent that prepared, or one that knows nothing but the log and
+ * the host's key. `sealed`: this host has another key by now.
  */
 async function awaited(
   command: EventOf<'Finish'>,
   { host, log, key, port, wire, clock }: MovingHands,
-): Promise<Arrival | undefined> {
+): Promise<Arrival | 'sealed' | undefined> {
   const { vm, data } = command
   const { transfer } = data
   const [prepare, prepared] = await Promise.all([
@@ -112,7 +114,7 @@ async function awaited(
   if (prepare === undefined || prepared?.data.transfer !== transfer) return undefined
   const { sealedKey, transferVersion: version, expiresAt } = prepared.data
   const secret = key.open(sealedKey, prepare.data.sourceKey)
-  if (secret === undefined) return undefined
+  if (secret === undefined) return 'sealed'
 
   port.expect(transfer, attemptOf(command), expiresAt)
   const used = () => port.used(transfer)

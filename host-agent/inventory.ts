@@ -32,19 +32,32 @@ const BEAT_MS = 1000
 
 type Measured = NonNullable<DataOf<'HostReported'>['clock']>
 
-/** `again` makes it report what it has reported already: the log may have forgotten it. */
+/**
+ * `again` makes it report what it has reported already: the log may have forgotten it. `reported` resolves when a first
+ * report stands in the log, or when the agent ends.
+ */
 export function reportInventory(edges: InventoryEdges): {
   readonly again: () => void
+  readonly reported: Promise<void>
   readonly reporting: Promise<void>
 } {
   let forget = () => {}
-  const reporting = report(edges, (act) => {
-    forget = act
+  let told = () => {}
+  const reported = new Promise<void>((resolve) => {
+    told = resolve
   })
-  return { again: () => forget(), reporting }
+  const onForget = (act: () => void) => {
+    forget = act
+  }
+  const reporting = report(edges, onForget, told).finally(told)
+  return { again: () => forget(), reported, reporting }
 }
 
-async function report(edges: InventoryEdges, onForget: (act: () => void) => void): Promise<void> {
+async function report(
+  edges: InventoryEdges,
+  onForget: (act: () => void) => void,
+  told: () => void,
+): Promise<void> {
   const { host, log, clock, say, driver, facts, upTo, signal } = edges
   let wake = new AbortController()
   driver.onChange(() => wake.abort())
@@ -75,6 +88,7 @@ async function report(edges: InventoryEdges, onForget: (act: () => void) => void
           { type: 'HostReported', id, writer: { host }, time: timestamp(sentAt), data },
           { signal },
         )
+        told()
         measured = await measure(log, host, id, { sentAt, answeredAt: clock.now() })
         reported = JSON.stringify({ ...data, clock: 0 })
         number += 1
@@ -88,6 +102,14 @@ async function report(edges: InventoryEdges, onForget: (act: () => void) => void
     await clock.sleep(LOOK_AGAIN_MS, AbortSignal.any([wake.signal, signal])).catch(() => {})
     await clock.sleep(SETTLE_MS, signal).catch(() => {})
   }
+}
+
+/** Does everybody know this host by the key that it has now? If not, nothing that is sealed for it can be opened. */
+export async function isKnownBy(log: Log, host: string, key: string): Promise<boolean> {
+  const entry = await log.last(hostSubject(host))
+  if (entry?.message.is !== 'event') return false
+  const { event } = entry.message
+  return event.type === 'HostReported' && event.data.key === key
 }
 
 /** The log's server stamps what it stores: somewhere between sending and the answer, both clocks were read. */

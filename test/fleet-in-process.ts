@@ -107,6 +107,11 @@ export type HostInProcess = {
   readonly startAgent: () => void
   /** Kills the agent where it stands, and starts the next one. */
   readonly crashAgent: () => void
+  /**
+   * Kills the agent where it stands, and starts one of the same name that remembers nothing: with another key, and
+   * bare, as on a new machine, or with the guests that are there.
+   */
+  readonly replaceMachine: (its: { readonly isBare: boolean }) => Promise<void>
 }
 
 export const silent: Say = { debug: () => {}, info: () => {}, warn: () => {}, error: () => {} }
@@ -169,9 +174,13 @@ export async function fleetInProcess(
       memoryBytes: 1024 ** 3,
       definitionOf: async () => vm,
     }
-    const key = await hostKey(join(folder, `${host}.key`))
+    let machine = 1
+    const memory = async () => ({
+      key: await hostKey(join(folder, `${host}.${machine}.key`)),
+      watermark: watermarks(memoryWatermark(), host),
+    })
+    let remembered = await memory()
     const listen = { host: '127.0.0.1', port: 0 }
-    const watermark = watermarks(memoryWatermark(), host)
     const open = () => options.open?.(host) ?? simulatedDriver(world, clock)
     let stop = new AbortController()
     let life = newLife()
@@ -188,8 +197,7 @@ export async function fleetInProcess(
         clock: life.hold(clock),
         say,
         driver: life.hold(drivers(driver, host)),
-        key,
-        watermark,
+        ...remembered,
         wire: {
           ...wire,
           listen: async (at, door) => {
@@ -205,6 +213,12 @@ export async function fleetInProcess(
       })
       running.set(host, agent)
     }
+    const crashAgent = () => {
+      life.end()
+      // For the sake of the log, which goes on delivering otherwise: nothing of the dead one hears it.
+      stop.abort()
+      startAgent()
+    }
     startAgent()
     hosts.set(host, {
       world,
@@ -213,11 +227,12 @@ export async function fleetInProcess(
         stop.abort()
         await running.get(host)
       },
-      crashAgent: () => {
-        life.end()
-        // For the sake of the log, which goes on delivering otherwise: nothing of the dead one hears it.
-        stop.abort()
-        startAgent()
+      crashAgent,
+      replaceMachine: async ({ isBare }) => {
+        machine += 1
+        remembered = await memory()
+        if (isBare) world.guests.clear()
+        crashAgent()
       },
     })
   }

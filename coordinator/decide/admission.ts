@@ -2,6 +2,7 @@ import type { GuestNeeds } from '@ferry/schemas/guest'
 import type { Unfit } from '@ferry/schemas/refusal'
 import type { Fleet, Host } from '@ferry/events/fleet'
 import { underWay } from '@ferry/events/fleet'
+import { runningOn } from '@ferry/events/guest'
 import { targetOf } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
 import type { World } from './world.ts'
@@ -27,8 +28,15 @@ export function admit(fleet: Fleet, migration: Migration, world: World): Admissi
       blockedBy: { limit: `${limits.perSource} out of ${migration.source}`, holders: ids(leaving) },
     }
 
-  const needs = fleet.guests.get(migration.vm)?.seenOn[migration.source]?.needs
-  if (needs === undefined) return { unfit: [] }
+  const guest = fleet.guests.get(migration.vm)
+  const needs = guest?.seenOn[migration.source]?.needs
+  if (guest === undefined || needs === undefined) return { unfit: [] }
+  // Somebody has started it elsewhere since it was asked for: it stays where it is until that is cleared up.
+  const elsewhere = runningOn(guest).filter((host) => host !== migration.source)
+  if (elsewhere.length > 0) {
+    const here = { type: 'GuestAlreadyHere' as const, vm: migration.vm, state: 'running' as const }
+    return { unfit: elsewhere.map((host) => ({ host, unfit: here })) }
+  }
   const candidates = candidatesFor(fleet, migration, needs, world)
   const fitting = candidates.filter((candidate) => candidate.unfit === undefined)
   if (fitting.length === 0)

@@ -11,6 +11,7 @@ import { failureSentence } from '@ferry/events/sentences'
 import { admit } from './admission.ts'
 import { ask, askToStart, unanswered } from './ask.ts'
 import { aboutMigration, decisionOn } from './envelope.ts'
+import { doubtQuestion } from './doubt.ts'
 import { fence } from './fence.ts'
 import type { Step } from './step.ts'
 import { rest, soonest } from './step.ts'
@@ -60,6 +61,13 @@ function leaveQueue({ fleet, guest, migration, world }: Case): Guarded | undefin
   const cause = wholeTimedOut(migration, world) ?? asked(migration)
   if (cause !== undefined)
     return abandoned({ guest, migration, world }, { cause, openDuties: [], guestLost: false })
+  if (isGone(fleet, guest, migration)) {
+    const { source: host, vm } = migration
+    const refusal = { type: 'GuestGone' as const, vm }
+    const guestLost = Object.keys(guest.seenOn).length === 0
+    const gone = { type: 'Refused' as const, host, refusal }
+    return abandoned({ guest, migration, world }, { cause: gone, openDuties: [], guestLost })
+  }
   const admission = admit(fleet, migration, world)
   if (!('target' in admission)) return undefined
   return {
@@ -69,6 +77,10 @@ function leaveQueue({ fleet, guest, migration, world }: Case): Guarded | undefin
     data: { after: fleet.ledger, source: migration.source, target: admission.target },
   }
 }
+
+/** It ran on the source when this was asked for; since then the source has said that it has no copy of it. */
+const isGone = (fleet: Fleet, { seenOn }: Guest, { source, requested }: Migration): boolean =>
+  seenOn[source] === undefined && (fleet.hosts.get(source)?.position ?? 0) > requested.position
 
 /** A source that never answers does not hold the guest: what it owes is written down. */
 function completed(the: Case): EventOf<'Completed'> | undefined {
@@ -101,8 +113,11 @@ function mayRetry({ fleet, migration, world }: Case, cause: Cause): boolean {
   if (cancelAsked !== undefined || attempt.number >= policy.attempts) return false
   if (wholeTimedOut(migration, world) !== undefined) return false
   if (cause.type === 'TimedOut' || cause.type === 'Failed') return true
-  // A refusal stands, unless it was the target's and there are others to ask.
-  if (cause.type !== 'Refused' || cause.host === source || wanted !== undefined) return false
+  if (cause.type !== 'Refused') return false
+  // One of the two hosts has got another key since: the next attempt seals for that.
+  if (cause.refusal.type === 'DefinitionSealed') return true
+  // Any other refusal stands, unless it was the target's and there are others to ask.
+  if (cause.host === source || wanted !== undefined) return false
   const tried = new Set([source, attempt.slot?.target, ...triedTargets])
   return [...fleet.hosts.keys()].some((host) => !tried.has(host))
 }
@@ -206,9 +221,8 @@ function fencedByItself(the: Case): EventOf<'Fenced'> {
 }
 
 function doubtRaised(the: Case): EventOf<'DoubtRaised'> {
-  const { id, vm, attempt } = the.migration
-  const host = attempt.slot?.target ?? ''
-  const question = `${host} was given ${vm} and does not answer. Does ${vm} run there? Bring ${host} back; or make sure that it is off, and say so: ferry resolve ${id} --fenced ${host}.`
+  const host = the.migration.attempt.slot?.target ?? ''
+  const question = doubtQuestion(the.fleet, the.migration)
   return {
     ...decision(the, 'DoubtRaised'),
     type: 'DoubtRaised',

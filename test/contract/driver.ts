@@ -136,6 +136,18 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     assert.equal(await states(vm), ['running', 'receiving'])
   })
 
+  test('a copy shows which attempt it was made for, until it is started', async () => {
+    const vm = await started()
+    const { migration, attempt, ...rest } = await landingOf(vm)
+    assert.is(await target().prepare({ ...rest, migration, attempt }), undefined)
+    const mark = async () => (await target().inspect()).find((guest) => guest.vm === vm)?.receives
+    assert.equal(await mark(), { migration, attempt })
+    await copy(vm)
+    assert.equal(await mark(), { migration, attempt })
+    await target().activate(vm)
+    assert.is(await mark(), undefined)
+  })
+
   test('looked at by everybody at once, a new agent finds its copies', async () => {
     const vm = await prepared()
     await hosts.target.crash()

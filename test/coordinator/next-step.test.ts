@@ -68,6 +68,34 @@ test('one question after the other, each when the last one is answered', () => {
     .is()
 })
 
+test('a guest that its host has no more is not waited for; one that runs elsewhere as well is not moved', () => {
+  const gone = given(...hosts, requested(), hostReported('rack1'))
+  gone.next().is('Abandoned')
+  const twice = given(
+    ...hosts,
+    requested(),
+    hostReported('rack3', [{ vm: 'web1', state: 'running' }]),
+  )
+  twice.next().is()
+})
+
+test('a definition that was sealed for a key of before is sealed again, for a target that was asked for too', () => {
+  const refused = prepareRefused({ refusal: { type: 'DefinitionSealed', host: 'rack2' } })
+  const { next } = given(
+    ...hosts,
+    requested({ target: 'rack2' }),
+    admitted(),
+    begin(),
+    migrationBegun(),
+    prepare(),
+    refused,
+    cancelled({ cause: { type: 'Refused', host: 'rack2', refusal: refused.data.refusal } }),
+    sourceResumed(),
+    targetCleared(),
+  )
+  next().is('Retried')
+})
+
 test('a silent host is asked again, and nothing is concluded from its silence', () => {
   const story = given(...hosts, requested(), admitted(), begin())
   story.later(4000).is()

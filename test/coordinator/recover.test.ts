@@ -1,4 +1,3 @@
-import { findings } from '@ferry/coordinator/decide/findings'
 import { judgeRecover } from '@ferry/coordinator/decide/recover'
 import { isStopped } from '@ferry/events/alarms'
 import { systemClock } from '@ferry/events/clock'
@@ -15,12 +14,11 @@ import {
   logBehind,
   logRecovered,
   performed,
-  requested,
   sourceResumed,
   upToPerforming,
 } from '../events/examples.ts'
 import { tell, worldAfter } from '../story.ts'
-import type { Telling, Told } from '../story.ts'
+import type { Told } from '../story.ts'
 
 /** Taken after all that the host has said. */
 const late = { asOf: 1000 }
@@ -35,11 +33,6 @@ const judged = (told: Told, more: Partial<RecoverRequest> = {}) => {
   if ('refusal' in judgement) return judgement.refusal.type
   return 'decision' in judgement ? judgement.decision.data.guests : []
 }
-const named = (...telling: readonly Telling[]) => {
-  const { fleet } = tell(...telling)
-  return findings(fleet, new Set(fleet.hosts.keys())).map(({ name, about }) => `${name} ${about}`)
-}
-
 test('an alarm stands until a recovery names it, and a late one of the life before is void', () => {
   const once = tell(logBehind())
   assert.ok(isStopped(once.fleet.alarms))
@@ -101,18 +94,6 @@ test('a fence that was settled in what the log lost does not speak against the c
 test('hosts that said nothing since the alarm are waited for, and a whole log is left alone', () => {
   assert.is(judged(tell(...alarmed, rack2('running'))), 'HostsSilent')
   assert.is(judged(tell(...switching)), 'LogWhole')
-})
-
-test('doctor names what does not agree', () => {
-  assert.equal(named(rack1('running'), hostReported('rack2', [], late)), [])
-  assert.equal(named(rack1('running'), rack2('running')), ['RunsTwice web1'])
-  assert.equal(named(rack1('running'), rack2('loaded')), ['Orphan web1'])
-  assert.equal(named(rack1('sent'), hostReported('rack2', [], late)), ['RunsNowhere web1'])
-  assert.equal(named(...alarmed, rack1('sent'), rack2('running')), [
-    'LogBehind rack2',
-    'RunsElsewhere web1',
-  ])
-  assert.equal(named(rack1('running'), requested()), [])
 })
 
 test.run()

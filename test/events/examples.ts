@@ -1,8 +1,8 @@
 import type { EventOf, Writer } from '@ferry/schemas/event'
-import type { GuestNeeds, GuestState } from '@ferry/schemas/guest'
+import type { GuestNeeds, GuestReport } from '@ferry/schemas/guest'
 import type { DataOf, MessageName } from '@ferry/schemas/messages'
 import { defaultPolicy } from '@ferry/schemas/policy'
-import type { Cause, Failure } from '@ferry/schemas/refusal'
+import type { Cause, Failure, HostRefusal } from '@ferry/schemas/refusal'
 
 /**
  * Events with good defaults: a test names only what it is about. web1 moves from rack1 to rack2 in the migration m1.
@@ -41,7 +41,7 @@ const envelope = <Name extends MessageName>(type: Name, given: Given, writer: Wr
 
 export const hostReported = (
   host: string,
-  guests: readonly { vm: string; state: GuestState; needs?: GuestNeeds }[] = [],
+  guests: readonly (Pick<GuestReport, 'vm' | 'state' | 'receives'> & { needs?: GuestNeeds })[] = [],
   more: Partial<DataOf<'HostReported'>> = {},
 ): EventOf<'HostReported'> => ({
   type: 'HostReported',
@@ -144,9 +144,14 @@ export const targetPrepared = (given: Given = {}): EventOf<'TargetPrepared'> => 
   },
 })
 
-export const prepareRefused = (given: Given = {}): EventOf<'PrepareRefused'> => ({
+export const prepareRefused = (
+  given: Given & { refusal?: HostRefusal } = {},
+): EventOf<'PrepareRefused'> => ({
   ...envelope('PrepareRefused', given, target),
-  data: { admission: RIGHT, refusal: { type: 'DiskMissing', path: '/shared/web1.qcow2' } },
+  data: {
+    admission: RIGHT,
+    refusal: given.refusal ?? { type: 'DiskMissing', path: '/shared/web1.qcow2' },
+  },
 })
 
 export const roundPassed = (round: number, given: Given = {}): EventOf<'RoundPassed'> => ({

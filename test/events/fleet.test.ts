@@ -37,6 +37,13 @@ test('a guest that arrived and then ended is gone with the next report, which ne
   assert.equal(fleet.guests.get('web1')?.seenOn, {})
 })
 
+test('an inventory behind the verdict counts, also from an agent that has said nothing since', () => {
+  const asOf = upToPerforming().length
+  const there = hostReported('rack2', [{ vm: 'web1', state: 'loaded' }], { asOf })
+  const gone = tell(...upToPerforming(), there, committed(), hostReported('rack2', [], { asOf }))
+  assert.is(gone.fleet.guests.get('web1')?.seenOn.rack2, undefined)
+})
+
 test('a migration goes from request to completed, and the guest with it', () => {
   const told = tell(...whole())
   assert.is(migrationIn(told).phase, 'completed')

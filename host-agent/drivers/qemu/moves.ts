@@ -19,13 +19,14 @@ export function qemuMoves({ guests, clock, look, attach, end }: Monitors): Moves
     inspect: async () => {
       const copies = await findCopies(guests)
       const seen = await Promise.all(
-        copies.map(async ({ file: { vm, definition } }) => ({
+        copies.map(async ({ file: { vm, definition, receives } }) => ({
           vm,
           needs: needsOf(definition),
           state: await look(vm).then(
             (seen) => seen?.state,
             () => 'unresponsive' as const,
           ),
+          ...(receives === undefined ? {} : { receives }),
         })),
       )
       return seen.flatMap(({ state, ...guest }) =>

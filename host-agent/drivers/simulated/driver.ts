@@ -77,7 +77,13 @@ export function simulatedDriver(world: SimulatedHost, clock: Clock): Driver {
 
   return {
     hypervisor,
-    inspect: async () => [...guests.values()].map(({ vm, needs, state }) => ({ vm, needs, state })),
+    inspect: async () =>
+      [...guests.values()].map(({ vm, needs, state, receives }) => ({
+        vm,
+        needs,
+        state,
+        ...(receives === undefined ? {} : { receives }),
+      })),
 
     start: async (vm) => {
       const here = guests.get(vm)

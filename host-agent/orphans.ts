@@ -1,0 +1,62 @@
+import type { EventOf } from '@ferry/schemas/event'
+import type { MadeFor } from '@ferry/schemas/guest'
+import { timestamp } from '@ferry/events/clock'
+import type { Log } from '@ferry/events/log'
+import { commands } from '@ferry/events/subjects'
+import { verdictOn } from '@ferry/events/verdict'
+import type { MovingHands } from './hands.ts'
+
+/**
+ * A copy that was made to receive a guest, and whose attempt has ended as Cancelled: nobody can want it any more. As a
+ * rule its own command clears it; where that has got lost, an agent that begins clears it by the same verdict. Never
+ * one that has run (D6), nor one on whose attempt the log says nothing yet, or Committed.
+ */
+export async function clearOrphans(
+  needs: Pick<MovingHands, 'host' | 'log' | 'driver' | 'clock' | 'say'> & {
+    /** Ends whatever is at work on a guest. */
+    readonly stop: (vm: string) => Promise<void>
+  },
+): Promise<EventOf<'TargetCleared'>[]> {
+  const { host, log, driver, clock, say, stop } = needs
+  const facts: EventOf<'TargetCleared'>[] = []
+  for (const { vm, receives, state } of await driver.inspect()) {
+    if (receives === undefined || (state !== 'receiving' && state !== 'loaded')) continue
+    const verdict = await verdictOn(log, { target: host, ...receives })
+    if (verdict?.type !== 'Cancelled') continue
+    const prepare = await prepareOf(log, host, vm, receives)
+    if (prepare === undefined) continue
+    const { migration, attempt } = receives
+    say.warn({ vm, migration, attempt, state, verdict: verdict.id }, 'clearing what was left')
+    await stop(vm)
+    await driver.clear(vm)
+    const { traceparent, data } = prepare
+    facts.push({
+      type: 'TargetCleared',
+      id: `${migration}.${attempt}.TargetCleared`,
+      writer: { host },
+      time: timestamp(clock.now()),
+      vm,
+      migration,
+      attempt,
+      causationid: verdict.id,
+      ...(traceparent === undefined ? {} : { traceparent }),
+      data: { admission: data.admission },
+    })
+  }
+  return facts
+}
+
+/** The command that the copy was made by. */
+async function prepareOf(
+  log: Log,
+  host: string,
+  vm: string,
+  { migration, attempt }: MadeFor,
+): Promise<EventOf<'Prepare'> | undefined> {
+  let found: EventOf<'Prepare'> | undefined
+  for await (const { message } of log.read({ after: 0, subject: commands(host, vm, 'Prepare') }))
+    if (message.is === 'event' && message.event.type === 'Prepare')
+      if (message.event.migration === migration && message.event.attempt === attempt)
+        found ??= message.event
+  return found
+}
