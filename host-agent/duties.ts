@@ -134,10 +134,11 @@ async function stay(command: EventOf<'Cancel'>, hands: Hands): Promise<Fact | un
       }
 }
 
+/** Behind a fence even a copy of an attempt that is long over: until its host says so, the guest cannot come back here. */
 async function clear(command: EventOf<'Cancel'>, hands: Hands): Promise<Fact | undefined> {
-  if (!(await isCancelled(command, hands))) return undefined
-  const isBehindFence = command.data.fence !== undefined
-  return (isBehindFence ? await endFenced(command, hands) : undefined) ?? cleared(command, hands)
+  const stale = command.data.fence === undefined ? undefined : await endFenced(command, hands)
+  if (stale !== undefined) return stale
+  return (await isCancelled(command, hands)) ? cleared(command, hands) : undefined
 }
 
 async function isCancelled(command: EventOf<'Cancel'>, { log, say }: Hands): Promise<boolean> {

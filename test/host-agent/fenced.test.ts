@@ -4,8 +4,10 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fenceCommands } from '@ferry/coordinator/fences'
 import { systemClock, timestamp } from '@ferry/events/clock'
+import type { Log } from '@ferry/events/log'
+import { NeverStarted } from '@ferry/host-agent/driver'
 import type { Driver } from '@ferry/host-agent/driver'
-import type { Event } from '@ferry/schemas/event'
+import type { Event, Writer } from '@ferry/schemas/event'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { silent, withFleet } from '../fleet-in-process.ts'
@@ -121,6 +123,42 @@ test('that was only cut off ends its running copy when it hears of the fence', a
         (event) => event.type === 'TargetCleared' && event.data.found === 'running',
       ),
     )
+  })
+})
+
+test('a fence of an attempt that is over is settled by its late command, and the guest may go there again', async () => {
+  let hasFailed = false
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    activate: (vm) => {
+      if (hasFailed) return driver.activate(vm)
+      hasFailed = true
+      return Promise.reject(new NeverStarted({ type: 'HypervisorFailed', message: 'no luck' }))
+    },
+  })
+  let tryAgain = () => {}
+  const isTriedAgain = new Promise<void>((resolve) => {
+    tryAgain = resolve
+  })
+  const logs = (log: Log, writer: Writer): Log => ({
+    ...log,
+    async *deliveries(receiver) {
+      for await (const delivery of log.deliveries(receiver)) {
+        const { message } = delivery.entry
+        const isLate = message.is === 'event' && message.event.type === 'Cancel'
+        if (isLate && 'host' in writer && writer.host === 'rack2') await isTriedAgain
+        yield delivery
+      }
+    },
+  })
+  await withFleet(two, { drivers, logs, rules }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await fleet.when('m1', ({ attempt }) => attempt.number === 2, 'to be tried again')
+    tryAgain()
+    const { phase, attempt } = await fleet.ended('m1')
+    assert.equal([phase, attempt.number], ['completed', 2])
+    assert.equal(places(fleet), ['rack2 running'])
   })
 })
 

@@ -12,6 +12,7 @@ import type { Driver } from '@ferry/host-agent/driver'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { bootSector, smallGuest } from '../guest/boot-sector.ts'
+import { until } from '../until.ts'
 import { qemusUnder } from './outside.ts'
 
 /** What a host with QEMU will not begin, prepare or start: said before anything has moved, and as data. */
@@ -145,6 +146,23 @@ test('to begin without the capability that the gate needs', async () => {
   })
   await old.release('web1')
   await old.close()
+})
+
+test('to start what runs already, though the folder that leads to it has been wiped', async () => {
+  await writeFile(
+    join(root, 'vms', 'web1.json'),
+    JSON.stringify({ memoryMiB: 32, accel: 'tcg', disks: [disk('disk.img')] }),
+  )
+  assert.ok('needs' in (await driver.start('web1')))
+  const [copy] = await qemusUnder(root)
+  await rm(join(root, 'host'), { recursive: true })
+  const next = open()
+  assert.equal(await next.start('web1'), {
+    refusal: { type: 'GuestAlreadyHere', vm: 'web1', state: 'unresponsive' },
+  })
+  await next.close()
+  process.kill(copy?.pid ?? 0, 'SIGKILL')
+  await until('it to be gone', async () => (await qemusUnder(root)).length === 0)
 })
 
 test('to prepare a copy that would lock its disks before it is started', async () => {

@@ -115,6 +115,14 @@ export async function findCopies(guests: string): Promise<Copy[]> {
   return found.filter((copy) => copy !== undefined)
 }
 
+/** A QEMU that runs, and whose folder does not lead to it any more: somebody has wiped that. @returns its pid. */
+export async function findLost(folder: string): Promise<number | undefined> {
+  const names = await readdir('/proc')
+  const pids = names.filter((name) => /^\d+$/.test(name)).map(Number)
+  const are = await Promise.all(pids.map((pid) => isQemuOf(pid, folder)))
+  return pids.find((_, nth) => are[nth])
+}
+
 const GONE_POLL_MS = 20
 
 /** Ends a copy's QEMU at once and for good, and takes its folder away. */

@@ -6,7 +6,7 @@ import type { HostRefusal } from '@ferry/schemas/refusal'
 import type { Clock } from '@ferry/events/clock'
 import type { Begun, Driver, Landing } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
-import { QemuNotStarted, findCopies, kill, launch } from './copy.ts'
+import { QemuNotStarted, findCopies, findLost, kill, launch } from './copy.ts'
 import type { GuestFile } from './copy.ts'
 import { Definition, VmFile, needsOf, resolve } from './definition.ts'
 import { checkFiles } from './disks.ts'
@@ -67,8 +67,11 @@ export function qemuDriver(settings: QemuSettings): Driver {
     const needs = needsOf(file.definition)
     const refusal = checkMachine(needs) ?? (await checkRoom(needs.memoryBytes))
     if (refusal !== undefined) return refusal
+    const folder = folderOf(guests, file.vm)
+    const lost = await findLost(folder)
+    if (lost !== undefined) return { type: 'GuestAlreadyHere', vm: file.vm, state: 'unresponsive' }
     // QEMU starts while the files are looked at: paused, it changes nothing, and what is wrong with a file is said better.
-    const launching = launch(binary, folderOf(guests, file.vm), file)
+    const launching = launch(binary, folder, file)
     const [launched, files] = await Promise.allSettled([launching, checkFiles(file.definition)])
     const isWrong = files.status === 'rejected' || files.value !== undefined
     if (launched.status === 'fulfilled' && isWrong) await kill(launched.value, clock)
