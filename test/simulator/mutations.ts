@@ -47,6 +47,18 @@ export const mutations: readonly Mutation[] = [
     to: 'if (came.digest === "")',
   },
   {
+    bug: "a transfer's key stands in the log in clear",
+    file: 'host-agent/duties.ts',
+    from: 'sealedKey: key.seal(secret, sourceKey)',
+    to: "sealedKey: (key.seal(secret, sourceKey), Buffer.from(secret).toString('base64'))",
+  },
+  {
+    bug: 'a transfer lets anybody in who has been let in before',
+    file: 'host-agent/transfer/port.ts',
+    from: "if (slot.isUsed) return 'UsedTransfer'",
+    to: 'if (slot.isUsed) return undefined',
+  },
+  {
     bug: 'a source is released without TargetRunning',
     file: 'host-agent/duties.ts',
     from: "if ((await said(log, running, 'TargetRunning', command)) === undefined) {",
@@ -117,23 +129,5 @@ export const mutations: readonly Mutation[] = [
     file: 'events/entry.ts',
     from: 'if (own === subject) return message',
     to: 'if (own !== undefined) return message',
-  },
-  {
-    bug: 'the last verdict counts, not the first',
-    file: 'events/migration.ts',
-    from: "if (event.data.after !== 0 || attempt.verdict !== undefined) return 'the verdict has been given'",
-    to: "if (event.data.after !== 0) return 'the verdict has been given'",
-  },
-  {
-    bug: 'another try begins before the source has said that the guest runs',
-    file: 'coordinator/decide/next-step.ts',
-    from: 'return facts.SourceResumed !== undefined && mayRetry(the, cause)',
-    to: 'return mayRetry(the, cause)',
-  },
-  {
-    bug: 'a source that is told to stop waits for the target',
-    file: 'host-agent/transfer/send.ts',
-    from: "signal.addEventListener('abort', stop, { once: true })",
-    to: '',
   },
 ]
