@@ -59,11 +59,20 @@ async function holdSwitchover(stage: Stage): Promise<() => void> {
   return goOn
 }
 
-/** The same, and then that host hears nothing any more: what it says is stored, and what follows from it waits. */
-const thenDeaf = (host: 'source' | 'target') => async (stage: Stage) => {
+/** The same, and then the target hears nothing any more: what it says is stored, and what follows from it waits. */
+async function thenDeaf(stage: Stage): Promise<() => void> {
   const goOn = await holdSwitchover(stage)
-  stage.hold(stage.lab.logLink(stage[host]), 'out')
+  const hear = stage.hold(stage.lab.logLink(stage.target), 'out')
   goOn()
+  return hear
+}
+
+/** The source is deaf from when it has sent everything: before that, a silent log would send its guest home. */
+async function thenDeafSource(stage: Stage): Promise<void> {
+  const hear = await thenDeaf(stage)
+  await stage.telling.first('Performed')
+  stage.hold(stage.lab.logLink(stage.source), 'out')
+  hear()
 }
 
 export const reach: Readonly<Record<HurtPhase, Reach>> = {
@@ -77,8 +86,8 @@ export const reach: Readonly<Record<HurtPhase, Reach>> = {
   },
   performing: { event: 'Perform', onTheWay: (stage) => stage.imageFlows(), isSlow: true },
   switching: { event: 'SourcePaused', onTheWay: holdSwitchover },
-  activating: { event: 'Committed', onTheWay: thenDeaf('target') },
-  confirming: { event: 'TargetRunning', onTheWay: thenDeaf('source') },
+  activating: { event: 'Committed', onTheWay: thenDeaf },
+  confirming: { event: 'TargetRunning', onTheWay: thenDeafSource },
   cancelling: {
     event: 'Cancelled',
     isSlow: true,
