@@ -168,4 +168,54 @@ test('a silent host has to be named', () =>
     await recovered(fleet, { without: ['rack2'] })
   }))
 
+test('after the alarm a host is believed that was started anew behind its verdict', () =>
+  withFleet(two, {}, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await fleet.ended('m1')
+    fleet.log.putBack(await positionOf(fleet, 'Committed'))
+    await until('the alarm', () => isAlarmed(fleet))
+    fleet.hosts.get('rack2')?.crashAgent()
+    await recovered(fleet)
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    assert.equal(places(fleet), ['rack2 running'])
+  }))
+
+test('after the alarm a host is believed of which more stands in the log than it knows', async () => {
+  let letGo = () => {}
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve
+  })
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    perform: async (vm, order) => {
+      const sent = await driver.perform(vm, order)
+      await held
+      return sent
+    },
+  })
+  await withFleet(two, { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await until('the guest to be sent', () => places(fleet).includes('rack1 sent'))
+    const paused = () => positionOf(fleet, 'SourcePaused')
+    await until('the pause to be told', () =>
+      paused().then(
+        () => true,
+        () => false,
+      ),
+    )
+    const end = await fleet.log.head()
+    await fleet.start('web2', 'rack2')
+    fleet.log.putBack(end)
+    await until('the alarm', () => isAlarmed(fleet))
+    const seen = () => fleet.coordinator().fleet().guests.get('web1')?.seenOn
+    await until('rack1 to be believed', () => seen()?.rack1?.state === 'sent')
+    letGo()
+    await recovered(fleet, { guests: [{ vm: 'web1', host: 'rack1' }] })
+    const home = () => places(fleet).join() === 'rack1 running,rack2 running'
+    await until('the guest to run at home', home)
+  })
+})
+
 test.run()
