@@ -2,7 +2,7 @@ import { judgeRecover } from '@ferry/coordinator/decide/recover'
 import { isStopped } from '@ferry/events/alarms'
 import type { Watermark } from '@ferry/events/watermark'
 import type { Driver } from '@ferry/host-agent/driver'
-import type { Event } from '@ferry/schemas/event'
+import type { Event, EventOf } from '@ferry/schemas/event'
 import type { RecoverRequest } from '@ferry/schemas/request'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -137,6 +137,27 @@ test('a start that the log has forgotten is not carried out a second time', () =
     await fleet.migrate({ request: 'm2', vm: 'web1', target: 'rack1' })
     assert.is((await fleet.ended('m2')).phase, 'completed')
     assert.equal(places(fleet), ['rack1 running'])
+  }))
+
+test('an order to start that was on its way when a recovery took it back is not carried out', () =>
+  withFleet(two, {}, async (fleet) => {
+    const { log } = fleet
+    const order = (vm: string): EventOf<'Start'> => ({
+      type: 'Start',
+      id: `late-${vm}`,
+      writer: { coordinator: 'c0' },
+      time: '2026-11-25T12:00:00.000Z',
+      vm,
+      data: { host: 'rack1', start: `start-${vm}` },
+    })
+    await log.append(order('web1'))
+    await fleet.start('web2', 'rack1')
+    // Nor later, when it stands there once more and the guest has left.
+    await fleet.migrate({ request: 'm1', vm: 'web2', target: 'rack2' })
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    await log.append(order('web2'))
+    await fleet.start('web3', 'rack1')
+    assert.equal(places(fleet), ['rack1 running', 'rack2 running'])
   }))
 
 test('a coordinator without a memory stops as well, because the hosts say it', () =>
