@@ -1,8 +1,10 @@
 import { judgeRecover } from '@ferry/coordinator/decide/recover'
 import { isStopped } from '@ferry/events/alarms'
+import type { Entry } from '@ferry/events/entry'
+import type { Log } from '@ferry/events/log'
 import type { Watermark } from '@ferry/events/watermark'
 import type { Driver } from '@ferry/host-agent/driver'
-import type { Event, EventOf } from '@ferry/schemas/event'
+import type { Event, EventOf, Writer } from '@ferry/schemas/event'
 import type { RecoverRequest } from '@ferry/schemas/request'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -188,6 +190,77 @@ test('a silent host has to be named', () =>
     })
     await recovered(fleet, { without: ['rack2'] })
   }))
+
+test('what was folded and not worth an alarm is read anew as well', () =>
+  withFleet(two, {}, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    const { log, coordinator } = fleet
+    const isAtTheEnd = async () => coordinator().fleet().position === (await log.head())
+    await until('rack1 to report it', async () =>
+      JSON.stringify((await log.last('ferry.host.rack1'))?.message).includes('"web1"'),
+    )
+    const end = await log.head()
+    log.inject('ferry.host.rack1', 'junk')
+    await until('the junk to be folded', isAtTheEnd)
+    log.putBack(end)
+    // It stands where the junk stood, and a follower that was given that does not get it.
+    log.inject('ferry.host.rack2', 'other junk')
+    const led = async () => (await log.last('ferry.coordinator.c1'))?.position ?? 0
+    await until('the coordinator to begin anew', async () => (await led()) > end)
+    await until('all of it to be folded', isAtTheEnd)
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    assert.not.ok(isAlarmed(fleet))
+  }))
+
+test('a coordinator does not wait for what it wrote into the lost tail', async () => {
+  let letGo = () => {}
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve
+  })
+  let isLost = false
+  let fill = () => {}
+  const isJunk = ({ message }: Entry) => message.is === 'void'
+  const logs = (log: Log, writer: Writer): Log =>
+    'host' in writer
+      ? log
+      : {
+          ...log,
+          append: (event, options) => {
+            if (event.type === 'Admitted' && !isLost) fill()
+            return log.append(event, options)
+          },
+          async *follow(range) {
+            let { after } = range
+            for await (const entry of log.follow(range)) {
+              if (isJunk(entry)) break
+              after = entry.position
+              yield entry
+            }
+            await held
+            yield* log.follow({ ...range, after })
+          },
+        }
+  await withFleet(two, { logs }, async (fleet) => {
+    const { log } = fleet
+    await fleet.start('web1', 'rack1')
+    fill = () => {
+      for (let nth = 0; nth < 200; nth++) log.inject('ferry.host.rack1', 'junk')
+    }
+    const asking = fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await until('the admission to stand far behind', async () =>
+      positionOf(fleet, 'Admitted').then(
+        () => true,
+        () => false,
+      ),
+    )
+    await asking
+    isLost = true
+    log.putBack(await positionOf(fleet, 'MigrationRequested'))
+    letGo()
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+  })
+})
 
 test('after the alarm a host is believed that was started anew behind its verdict', () =>
   withFleet(two, {}, async (fleet) => {
