@@ -26,6 +26,8 @@ import { keepSnapshots } from './keep-snapshots.ts'
 import { holdLease } from './lease.ts'
 import type { Lease } from './lease.ts'
 import { refused } from './refused.ts'
+import { sameLog } from './same-log.ts'
+import type { SameLog } from './same-log.ts'
 import { startFrom } from './start-from.ts'
 import type { Say } from '@ferry/events/say'
 
@@ -92,6 +94,15 @@ export class NewerLog extends Error {
   }
 }
 
+/** What was decided will not be folded here: this fold is over. */
+class BegunAnew extends Error {
+  override readonly name = 'BegunAnew'
+
+  constructor() {
+    super('the coordinator has ended, or begins anew')
+  }
+}
+
 /** The reason of a signal: nobody waits any more for a host to be turned off, or somebody else does it. */
 class NotWanted extends Error {
   override readonly name = 'NotWanted'
@@ -122,7 +133,8 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
     setMaxListeners(0, signal)
     return { coordinator: await coordinateOnce({ ...edges, signal }), stop }
   }
-  let present = await once()
+  let beginning = once()
+  let present = await beginning
   const run = async () => {
     for (;;)
       try {
@@ -131,14 +143,25 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
         present.stop.abort()
         if (!(error instanceof LogLostTail)) throw error
         edges.say.warn('beginning anew, from the log as it is now')
-        present = await once()
+        beginning = once()
+        present = await beginning
+      }
+  }
+  const record: Coordinator['record'] = async (judge, id) => {
+    for (;;)
+      try {
+        return await present.coordinator.record(judge, id)
+      } catch (error) {
+        if (!(error instanceof BegunAnew) || edges.signal.aborted) throw error
+        // What was written may be lost or not: judged again, it is recorded once.
+        await beginning
       }
   }
   return {
     name: edges.name,
     fleet: () => present.coordinator.fleet(),
     world: () => present.coordinator.world(),
-    record: (judge, id) => present.coordinator.record(judge, id),
+    record,
     ended: run(),
   }
 }
@@ -170,10 +193,12 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     },
   })
   hasBegun = true
+  const same = sameLog({ ...edges })
   const read = (after: number) => checked(log.read({ after, signal }))
-  const { fleet, from } = await startFrom({ ...edges, read })
+  const { fleet, from, last } = await readThrough(same, () => startFrom({ ...edges, read }))
   const snapshots = keepSnapshots({ ...edges, every: edges.snapshotEvery, from })
-  const reached: { position: number; resolve: () => void }[] = []
+  const reached: { position: number; resolve: () => void; reject: (error: Error) => void }[] = []
+  let isOver = false
   /** Guests to look at, and those whose step is on its way: until the log has come to that position (C2). */
   const stale = new Set<string>()
   const writing = new Map<string, number>()
@@ -193,6 +218,11 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   })
 
   witness.onChange(() => lookAgain())
+  same.onSame(() => {
+    // What was written and is not folded yet may be lost, and would be waited for without end. Decided again it is the same.
+    for (const [key, position] of writing) if (Number.isFinite(position)) finish(key)
+    lookAgain()
+  })
   const lookAgain = () => {
     for (const migration of fleets.underWay(fleet)) stale.add(migration.vm)
     for (const { vm, start } of fleet.guests.values()) if (start !== undefined) stale.add(vm)
@@ -212,8 +242,10 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
 
   const write = (key: string, work: Promise<number>) => {
     writing.set(key, Number.POSITIVE_INFINITY)
+    const returns = same.returns()
     work.then(
-      (position) => turns.put({ written: key, position }),
+      (position) =>
+        turns.put({ written: key, position: returns === same.returns() ? position : 0 }),
       (error: unknown) => turns.put({ failed: key, error }),
     )
   }
@@ -273,7 +305,8 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   }
 
   /** C3 and C4, in one place for all that a coordinator does by itself. */
-  const mayAct = () => leading?.isReady === true && witness.isWell() && !isStopped(fleet.alarms)
+  const mayAct = () =>
+    leading?.isReady === true && witness.isWell() && same.isSame() && !isStopped(fleet.alarms)
   const actOnStale = () => {
     if (!mayAct()) return
     // In the order in which they were asked for: the queue is fair.
@@ -338,8 +371,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   }
 
   const follow = async () => {
-    for await (const entry of checked(log.follow({ after: fleet.position, signal })))
-      turns.put({ entry })
+    for await (const entry of checked(same.follow(last))) turns.put({ entry })
   }
   /** Until the log has it, nothing is decided (C3); until then there is nothing else to do either. */
   const announce = async (epoch: number) => {
@@ -388,15 +420,19 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
       await run()
     } finally {
       timer?.prevent()
+      same.stop()
+      isOver = true
+      for (const { reject } of reached.splice(0)) reject(new BegunAnew())
       if (signal.aborted) await Promise.all([edgesEnded, snapshots.stop(fleet)])
     }
   }
   const ended = whole()
 
   const folded = (position: number) =>
-    new Promise<void>((resolve) => {
+    new Promise<void>((resolve, reject) => {
       if (position <= fleet.position) resolve()
-      else reached.push({ position, resolve })
+      else if (isOver) reject(new BegunAnew())
+      else reached.push({ position, resolve, reject })
     })
 
   const record: Coordinator['record'] = async (judge, id) => {
@@ -423,6 +459,15 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
 }
 
 const LEDGER = ' the ledger'
+
+/** Read without a break: what was read across one may be the state of no log. */
+async function readThrough<T>({ returns }: SameLog, read: () => Promise<T>): Promise<T> {
+  for (;;) {
+    const before = returns()
+    const found = await read()
+    if (before === returns()) return found
+  }
+}
 
 /** Coordinators write what coordinators must understand; a newer agent's facts are void here, and harmless. */
 async function* checked(entries: AsyncIterable<Entry>): AsyncGenerator<Entry, void, undefined> {

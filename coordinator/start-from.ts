@@ -23,19 +23,33 @@ export async function startFrom(start: {
   readonly signal: AbortSignal
   /** The entries behind a position, up to the head. */
   readonly read: (after: number) => AsyncIterable<Entry>
-}): Promise<{ readonly fleet: Fleet; readonly from: number }> {
+}): Promise<{
+  readonly fleet: Fleet
+  readonly from: number
+  /** What was folded last. */
+  readonly last: FoldedLast | undefined
+}> {
   const { clock, say, read } = start
   const began = clock.elapsed()
   const found = await newestValid(start)
-  const from = found?.position ?? 0
-  const fleet = await replay(read(from), found)
+  const from = found?.fleet.position ?? 0
+  let last: FoldedLast | undefined = found?.seal
+  async function* rest() {
+    for await (const entry of read(from)) {
+      last = entry
+      yield entry
+    }
+  }
+  const fleet = await replay(rest(), found?.fleet)
   const tookMs = Math.round(clock.elapsed() - began)
   say.info(
     { position: fleet.position, guests: fleet.guests.size, snapshot: from, tookMs },
     'the log is folded',
   )
-  return { fleet, from }
+  return { fleet, from, last }
 }
+
+export type FoldedLast = Pick<Entry, 'position' | 'subject' | 'storedAt'>
 
 /** What a snapshot says, if it can be trusted: whole, of this fold, and its last event stands where it stood. */
 export async function openSnapshot(
@@ -68,7 +82,7 @@ async function newestValid({ snapshots, log, clock, say, signal }: Start) {
     if (signal.aborted) return undefined
     try {
       const opened = await timely('reading a snapshot', openSnapshot(name, snapshots, log, signal))
-      if ('fleet' in opened) return opened.fleet
+      if ('fleet' in opened) return opened
       say.warn({ snapshot: name, fault: opened.fault }, snapshotFaultSentence(opened.fault))
     } catch (error) {
       say.warn({ snapshot: name, err: error }, 'this snapshot cannot be read')

@@ -18,7 +18,7 @@ export type Guest = {
   head: number
   /** Where hosts say that they have a copy, and what it is doing there. */
   seenOn: { [host: string]: Seen }
-  /** Where each host last said something about this guest: an inventory that was taken before that is out of date. */
+  /** Where each host last stated a fact about this guest: an inventory that was taken before that is out of date. */
   spoke: { [host: string]: number }
   /** Hosts that were fenced, and have not said since that their copy is gone: whatever they have of it is stale. */
   stale: { [host: string]: StaleCopy }
@@ -59,8 +59,8 @@ export const unknownGuest = (vm: string): Guest => ({
 export function evolve(guest: Guest, event: GuestEvent, place: Place): string | undefined {
   const why = judge(guest, event, place)
   // A verdict says nothing of what a copy does, and inventories do not count it (`asOf`).
-  if (why === undefined && 'host' in event.writer && messages[event.type].kind === 'fact')
-    guest.spoke[event.writer.host] = place.position
+  const isWord = 'host' in event.writer && messages[event.type].kind === 'fact'
+  if (why === undefined && isWord) guest.spoke[event.writer.host] = place.position
   return why
 }
 

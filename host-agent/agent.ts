@@ -72,6 +72,9 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
   await witness.judged
   const begin = async () => {
     if (witness.isWell()) await endStale()
+    return readJournal()
+  }
+  const readJournal = async () => {
     const facts = makeJournal()
     for await (const entry of log.read({ after: 0, subject: filters.factsFrom(host), signal }))
       facts.note(entry)
@@ -117,7 +120,8 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     agentVersion: VERSION,
     transferVersion: TRANSFER_VERSION,
   }
-  const upTo = () => journal.upTo()
+  // While the log is not trusted nothing is noted, and a fact that was on its way may have come to stand there.
+  const upTo = async () => (witness.isWell() ? journal : await readJournal()).upTo()
   const inventory = { host, log, heartbeats, clock, say, driver, facts, upTo, signal }
   const reporter = reportInventory(inventory)
   witness.onChange(reporter.again)

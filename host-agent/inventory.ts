@@ -20,7 +20,7 @@ export type InventoryEdges = {
     'address' | 'key' | 'agentVersion' | 'transferVersion'
   >
   /** The position of this host's last fact. */
-  readonly upTo: () => number
+  readonly upTo: () => Promise<number>
   readonly signal: AbortSignal
 }
 
@@ -72,7 +72,7 @@ async function report(
   for (let number = 1; !signal.aborted;) {
     wake = new AbortController()
     try {
-      const asOf = upTo()
+      const asOf = await upTo()
       const guests = (await driver.inspect()).toSorted((a, b) => (a.vm < b.vm ? -1 : 1))
       const data = {
         ...facts,

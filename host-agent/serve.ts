@@ -1,5 +1,6 @@
 import type { EventOf } from '@ferry/schemas/event'
 import { timestamp } from '@ferry/events/clock'
+import { foldHistory } from '@ferry/events/history'
 import type { Delivery } from '@ferry/events/log'
 import { filters, token } from '@ferry/events/subjects'
 import { isCommand } from '@ferry/events/migration'
@@ -166,7 +167,11 @@ async function keepSaying(word: () => void, { clock }: Hands, signal: AbortSigna
   }
 }
 
-/** Ordered to start a guest: once, however often it is delivered, and whatever happens to the guest afterwards. */
+/**
+ * Ordered to start a guest: once, however often it is delivered, and whatever happens to the guest afterwards. The record
+ * must still want it: a recovery takes orders back, and one that was on its way may come behind it, when the guest that
+ * was started then has been moved away (I1).
+ */
 async function start(command: EventOf<'Start'>, delivery: Delivery, desk: Desk): Promise<void> {
   const { hands, journal, starts } = desk
   const { vm, data } = command
@@ -179,6 +184,10 @@ async function start(command: EventOf<'Start'>, delivery: Delivery, desk: Desk):
   const busy = new AbortController()
   void keepSaying(() => deliveries.forEach(({ working }) => working()), hands, busy.signal)
   try {
+    if (!(await isWanted(command, hands))) {
+      hands.say.warn({ vm, start: data.start }, 'nobody wants it started: refused')
+      return deliveries.forEach(({ done }) => done())
+    }
     const event = await started(command, hands)
     await answered(event, desk)
     hands.say.info({ vm, answer: event.type }, 'started')
@@ -191,6 +200,9 @@ async function start(command: EventOf<'Start'>, delivery: Delivery, desk: Desk):
     starts.delete(data.start)
   }
 }
+
+const isWanted = async ({ vm, data }: EventOf<'Start'>, { log }: Hands): Promise<boolean> =>
+  (await foldHistory(log, vm)).guests.get(vm)?.start?.id === data.start
 
 async function started(
   { vm, data, id }: EventOf<'Start'>,

@@ -1,8 +1,10 @@
 import { judgeRecover } from '@ferry/coordinator/decide/recover'
 import { isStopped } from '@ferry/events/alarms'
+import type { Entry } from '@ferry/events/entry'
+import type { Log } from '@ferry/events/log'
 import type { Watermark } from '@ferry/events/watermark'
 import type { Driver } from '@ferry/host-agent/driver'
-import type { Event } from '@ferry/schemas/event'
+import type { Event, EventOf, Writer } from '@ferry/schemas/event'
 import type { RecoverRequest } from '@ferry/schemas/request'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -139,6 +141,27 @@ test('a start that the log has forgotten is not carried out a second time', () =
     assert.equal(places(fleet), ['rack1 running'])
   }))
 
+test('an order to start that was on its way when a recovery took it back is not carried out', () =>
+  withFleet(two, {}, async (fleet) => {
+    const { log } = fleet
+    const order = (vm: string): EventOf<'Start'> => ({
+      type: 'Start',
+      id: `late-${vm}`,
+      writer: { coordinator: 'c0' },
+      time: '2026-11-25T12:00:00.000Z',
+      vm,
+      data: { host: 'rack1', start: `start-${vm}` },
+    })
+    await log.append(order('web1'))
+    await fleet.start('web2', 'rack1')
+    // Nor later, when it stands there once more and the guest has left.
+    await fleet.migrate({ request: 'm1', vm: 'web2', target: 'rack2' })
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    await log.append(order('web2'))
+    await fleet.start('web3', 'rack1')
+    assert.equal(places(fleet), ['rack1 running', 'rack2 running'])
+  }))
+
 test('a coordinator without a memory stops as well, because the hosts say it', () =>
   withFleet(two, {}, async (fleet) => {
     await fleet.start('web1', 'rack1')
@@ -167,5 +190,126 @@ test('a silent host has to be named', () =>
     })
     await recovered(fleet, { without: ['rack2'] })
   }))
+
+test('what was folded and not worth an alarm is read anew as well', () =>
+  withFleet(two, {}, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    const { log, coordinator } = fleet
+    const isAtTheEnd = async () => coordinator().fleet().position === (await log.head())
+    await until('rack1 to report it', async () =>
+      JSON.stringify((await log.last('ferry.host.rack1'))?.message).includes('"web1"'),
+    )
+    const end = await log.head()
+    log.inject('ferry.host.rack1', 'junk')
+    await until('the junk to be folded', isAtTheEnd)
+    log.putBack(end)
+    // It stands where the junk stood, and a follower that was given that does not get it.
+    log.inject('ferry.host.rack2', 'other junk')
+    const led = async () => (await log.last('ferry.coordinator.c1'))?.position ?? 0
+    await until('the coordinator to begin anew', async () => (await led()) > end)
+    await until('all of it to be folded', isAtTheEnd)
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    assert.not.ok(isAlarmed(fleet))
+  }))
+
+test('a coordinator does not wait for what it wrote into the lost tail', async () => {
+  let letGo = () => {}
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve
+  })
+  let isLost = false
+  let fill = () => {}
+  const isJunk = ({ message }: Entry) => message.is === 'void'
+  const logs = (log: Log, writer: Writer): Log =>
+    'host' in writer
+      ? log
+      : {
+          ...log,
+          append: (event, options) => {
+            if (event.type === 'Admitted' && !isLost) fill()
+            return log.append(event, options)
+          },
+          async *follow(range) {
+            let { after } = range
+            for await (const entry of log.follow(range)) {
+              if (isJunk(entry)) break
+              after = entry.position
+              yield entry
+            }
+            await held
+            yield* log.follow({ ...range, after })
+          },
+        }
+  await withFleet(two, { logs }, async (fleet) => {
+    const { log } = fleet
+    await fleet.start('web1', 'rack1')
+    fill = () => {
+      for (let nth = 0; nth < 200; nth++) log.inject('ferry.host.rack1', 'junk')
+    }
+    const asking = fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await until('the admission to stand far behind', async () =>
+      positionOf(fleet, 'Admitted').then(
+        () => true,
+        () => false,
+      ),
+    )
+    await asking
+    isLost = true
+    log.putBack(await positionOf(fleet, 'MigrationRequested'))
+    letGo()
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+  })
+})
+
+test('after the alarm a host is believed that was started anew behind its verdict', () =>
+  withFleet(two, {}, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await fleet.ended('m1')
+    fleet.log.putBack(await positionOf(fleet, 'Committed'))
+    await until('the alarm', () => isAlarmed(fleet))
+    fleet.hosts.get('rack2')?.crashAgent()
+    await recovered(fleet)
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    assert.equal(places(fleet), ['rack2 running'])
+  }))
+
+test('after the alarm a host is believed of which more stands in the log than it knows', async () => {
+  let letGo = () => {}
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve
+  })
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    perform: async (vm, order) => {
+      const sent = await driver.perform(vm, order)
+      await held
+      return sent
+    },
+  })
+  await withFleet(two, { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    await until('the guest to be sent', () => places(fleet).includes('rack1 sent'))
+    const paused = () => positionOf(fleet, 'SourcePaused')
+    await until('the pause to be told', () =>
+      paused().then(
+        () => true,
+        () => false,
+      ),
+    )
+    const end = await fleet.log.head()
+    await fleet.start('web2', 'rack2')
+    fleet.log.putBack(end)
+    await until('the alarm', () => isAlarmed(fleet))
+    const seen = () => fleet.coordinator().fleet().guests.get('web1')?.seenOn
+    await until('rack1 to be believed', () => seen()?.rack1?.state === 'sent')
+    letGo()
+    await recovered(fleet, { guests: [{ vm: 'web1', host: 'rack1' }] })
+    const home = () => places(fleet).join() === 'rack1 running,rack2 running'
+    await until('the guest to run at home', home)
+  })
+})
 
 test.run()
