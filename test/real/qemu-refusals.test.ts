@@ -56,7 +56,7 @@ const disk = (path: string, format: 'raw' | 'qcow2' = 'raw') => ({
 /** What is answered when a guest of that definition is to land here. */
 async function landing(more: object): Promise<HostRefusal | undefined> {
   const definition = { memoryMiB: 32, accelerator: 'tcg', machine: facts.machineOf('pc'), ...more }
-  return driver.prepare({
+  const answer = await driver.prepare({
     vm: 'web1',
     migration: 'm1',
     attempt: 1,
@@ -70,6 +70,7 @@ async function landing(more: object): Promise<HostRefusal | undefined> {
       accelerator: 'tcg',
     },
   })
+  return answer !== undefined && 'type' in answer ? answer : undefined
 }
 
 const nothingIsLeft = async () => {
