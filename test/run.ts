@@ -7,7 +7,8 @@ import type { Tally } from './run-file.ts'
  * Runs every test file in a process of its own, with a time limit. uvu by itself exits 0 when a `before` hook throws
  * or `.run()` is forgotten; here a file that ran no test has failed, and so has one that leaves something running.
  *
- * `npm test -- WORD ...` runs only the files whose path has one of the words in it.
+ * `npm test -- WORD ...` runs only the files whose path has one of the words in it. What needs hosts of its own, made of
+ * namespaces, is run by `pnpm test:hosts` only.
  */
 
 const here = import.meta.dirname
@@ -20,9 +21,11 @@ const kinds = {
   quick: { ms: 90_000, atOnce: 2 },
   waiting: { ms: 420_000, atOnce: 2 },
   alone: { ms: 420_000, atOnce: 1 },
+  hosts: { ms: 1_500_000, atOnce: 1 },
 }
 
 function kindOf(file: string): keyof typeof kinds {
+  if (isOfHosts(file)) return 'hosts'
   if (!file.startsWith('real/') && !file.startsWith('simulator/')) return 'quick'
   return alone.some((word) => file.includes(word)) ? 'alone' : 'waiting'
 }
@@ -30,15 +33,19 @@ function kindOf(file: string): keyof typeof kinds {
 /** How long a file may take to end after its last test. */
 const GRACE_MS = 5000
 
-const words = process.argv.slice(2)
+const isOfHosts = (file: string): boolean => file.startsWith('hosts/')
+
+const areHostsAsked = process.argv.includes('--hosts')
+const words = process.argv.slice(2).filter((word) => word !== '--hosts')
 const files = (await readdir(here, { recursive: true }))
   .filter((file) => file.endsWith('.test.ts') && !file.includes('node_modules'))
+  .filter((file) => isOfHosts(file) === areHostsAsked)
   .filter((file) => words.length === 0 || words.some((word) => file.includes(word)))
   .toSorted()
 
 const began = performance.now()
 const results: Tally[] = []
-for (const kind of ['quick', 'waiting', 'alone'] as const)
+for (const kind of ['quick', 'waiting', 'alone', 'hosts'] as const)
   results.push(
     ...(await runAll(
       files.filter((file) => kindOf(file) === kind),
