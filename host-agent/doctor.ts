@@ -60,7 +60,7 @@ async function checkLibvirt(socket: string): Promise<Check[]> {
       bad(
         'libvirt',
         `${error.message}${cause instanceof Error ? ` (${cause.message})` : ''}`,
-        'Start it, and run the agent as root or as a member of the group that owns the socket.',
+        'Start it, and run the agent as root.',
       ),
     ]
   }

@@ -1,4 +1,4 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { suite } from 'uvu'
@@ -125,5 +125,19 @@ for (const [when, moment] of Object.entries(moments))
         assert.is(attempt, 1)
         await onlyOn('rack2')
       }))
+
+for (const killed of racks)
+  test(`tries again when what moves it at its ${killed === 'rack1' ? 'source' : 'target'} is killed`, () =>
+    withGuest(async ({ lab, onlyOn, move, ended }) => {
+      const reached = moments['while it copies'](lab)
+      await move('m1', 'rack2', slowly)
+      await reached
+      const file = join(lab.folder, killed, 'movers', 'web1', 'mover.pid')
+      process.kill(Number(await readFile(file, 'utf8')), 'SIGKILL')
+      const { phase, attempt } = await ended('m1')
+      assert.is(phase, 'completed')
+      assert.is(attempt, 2)
+      await onlyOn('rack2')
+    }))
 
 test.run()

@@ -127,7 +127,9 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
 /** libvirt's state in our words; undefined for a guest that is not there. */
 function stateOf(state: number, reason: number, mark: Mark | undefined): GuestState | undefined {
   if (state === DomainState.running || state === DomainState.blocked) return 'running'
-  if (state !== DomainState.paused) return undefined
+  if (state === DomainState.shutOff) return undefined
+  // One that sleeps, crashed or shuts down has a QEMU as well.
+  if (state !== DomainState.paused) return 'paused'
   const isOnItsWay = reason === PausedFor.migration || reason === PausedFor.startingUp
   if (mark !== undefined) return isOnItsWay ? 'receiving' : 'loaded'
   return reason === PausedFor.migration ? 'sent' : 'paused'

@@ -107,6 +107,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
    * paused, whoever is still there. Without it libvirtd would end the copy with the connection that prepared it.
    */
   async function land({ vm, migration, attempt }: Landing, definition: Definition) {
+    if (vm.includes('/')) return failed('libvirt knows no names with a slash')
     const path = imageSocket(images, vm)
     if (Buffer.byteLength(path) > LONGEST_SOCKET_PATH)
       return failed(`the name of the guest is too long for a socket: ${path}`)
@@ -196,7 +197,9 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
           return { type: 'DefinitionInvalid', path: 'xml', problem: error.message }
         throw error
       }
-      const refusal = checkMachine(needs) ?? (await checkRoom(definition.memoryMiB * MEBIBYTE))
+      const refusal =
+        checkMachine(needs) ??
+        (await checkRoom(Math.max(needs.memoryBytes, definition.memoryMiB * MEBIBYTE)))
       return refusal ?? land(landing, definition)
     },
 

@@ -6,7 +6,7 @@ export const MigrateFlag = {
   autoConverge: 1 << 13,
 } as const
 
-export const DomainState = { running: 1, blocked: 2, paused: 3 } as const
+export const DomainState = { running: 1, blocked: 2, paused: 3, shutOff: 5 } as const
 
 /** Why a domain is paused: `migration` on both hosts, as long as an image is on its way. */
 export const PausedFor = { migration: 2, startingUp: 11 } as const
