@@ -87,6 +87,8 @@ export function hostRefusalSentence(refusal: HostRefusal): string {
       return `${refusal.vm} is not here any more`
     case 'GuestNotRunning':
       return `${refusal.vm} is ${refusal.state}`
+    case 'StartsByItself':
+      return `libvirt starts ${refusal.vm} by itself when its host comes up, wherever it runs by then: \`virsh autostart --disable ${refusal.vm}\``
     case 'DiskMissing':
       return `the disk ${refusal.path} is not there`
     case 'DiskMismatch':

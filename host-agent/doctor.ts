@@ -9,8 +9,9 @@ import type { Check } from '@ferry/events/check'
 import { systemClock } from '@ferry/events/clock'
 import { checkDepth } from './folders.ts'
 import { VmFile } from './drivers/qemu/definition.ts'
+import { LibvirtMissing, probeLibvirt } from './drivers/libvirt/probe.ts'
 import { QemuMissing, neededCapabilities, probeQemu } from './drivers/qemu/probe.ts'
-import { readHostFile } from './settings.ts'
+import { libvirtPlaces, readHostFile } from './settings.ts'
 import type { HostFile } from './settings.ts'
 
 /** What a host needs to be an agent's: its hypervisor, and with its `host.json` its ports, storage and definitions. */
@@ -18,13 +19,51 @@ export async function checkHost(configFile: string | undefined): Promise<Check[]
   if (configFile === undefined) return checkQemu('qemu-system-x86_64')
   const settings = await readHostFile(configFile)
   return [
-    ...(settings.driver === 'qemu'
-      ? await checkQemu(settings.qemu?.binary ?? 'qemu-system-x86_64')
-      : []),
+    ...(await checkHypervisor(settings)),
     await checkPort(settings),
     await checkStorage(settings),
     ...(settings.driver === 'qemu' ? await checkDefinitions(settings) : []),
   ]
+}
+
+async function checkHypervisor(settings: HostFile): Promise<Check[]> {
+  switch (settings.driver) {
+    case 'qemu':
+      return checkQemu(settings.qemu?.binary ?? 'qemu-system-x86_64')
+    case 'libvirt':
+      return checkLibvirt(libvirtPlaces(settings).socket)
+    case 'simulated':
+      return []
+  }
+}
+
+async function checkLibvirt(socket: string): Promise<Check[]> {
+  try {
+    const { hypervisor, canMigrateByPhases } = await probeLibvirt({ socket, clock: systemClock })
+    const { hypervisorVersion, machines, accelerators } = hypervisor
+    return [
+      canMigrateByPhases
+        ? good('libvirt', `${hypervisorVersion}, ${machines.length} machine types`)
+        : bad(
+            'libvirt',
+            `${hypervisorVersion} cannot migrate by phases with parameters`,
+            'Install libvirt 1.1 or later.',
+          ),
+      accelerators.includes('kvm')
+        ? good('KVM', 'libvirt offers it')
+        : doubtful('KVM', 'libvirt does not offer it', 'Guests run with TCG here.'),
+    ]
+  } catch (error) {
+    if (!(error instanceof LibvirtMissing)) throw error
+    const { cause } = error
+    return [
+      bad(
+        'libvirt',
+        `${error.message}${cause instanceof Error ? ` (${cause.message})` : ''}`,
+        'Start it, and run the agent as root.',
+      ),
+    ]
+  }
 }
 
 async function checkQemu(binary: string): Promise<Check[]> {

@@ -24,8 +24,8 @@ export type Driver = {
   readonly start: (vm: string) => Promise<Begun>
   /** May it leave, and what must the target know? Changes nothing. */
   readonly begin: (vm: string) => Promise<Begun>
-  /** Makes the receiving guest, from the definition that `begin` gave. */
-  readonly prepare: (landing: Landing) => Promise<HostRefusal | undefined>
+  /** Makes the receiving guest, from the definition that `begin` gave. `undefined`: it is there, with nothing to say. */
+  readonly prepare: (landing: Landing) => Promise<HostRefusal | Prepared | undefined>
   readonly perform: (vm: string, order: PerformOrder) => Promise<SentByHypervisor>
   readonly receive: (vm: string, order: ReceiveOrder) => Promise<LoadedByHypervisor>
   /** @throws {NeverStarted} only when this very call knows that it sent no start (rule 6). */
@@ -73,8 +73,13 @@ export type Landing = {
   readonly attempt: number
 }
 
+/** What the target's hypervisor tells the source's: text that only a driver of the same kind reads. */
+export type Prepared = { readonly cookie: string }
+
 export type PerformOrder = {
   readonly policy: Policy
+  /** What `prepare` said on the target, if it said something. */
+  readonly cookie?: string
   /** Sends the image until its end. */
   readonly send: (image: Image) => Promise<void>
   /** Asked at the last moment, with the guest just paused. It throws `CopyFailed`: the guest must run on at once (rule 5). */

@@ -74,8 +74,8 @@ async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact 
   if (opened === undefined) return refuse({ type: 'DefinitionSealed', host })
   const { vm, migration, attempt } = command
   const definition = Buffer.from(opened).toString('utf8')
-  const refusal = await driver.prepare({ vm, needs, definition, migration, attempt })
-  if (refusal !== undefined) return refuse(refusal)
+  const answer = await driver.prepare({ vm, needs, definition, migration, attempt })
+  if (answer !== undefined && 'type' in answer) return refuse(answer)
 
   // No negotiation in the stream: the lower of what both can is taken here, on record.
   const version = Math.min(transferVersion, TRANSFER_VERSION)
@@ -91,6 +91,9 @@ async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact 
       transfer,
       address: port.address,
       sealedKey: key.seal(secret, sourceKey),
+      ...(answer === undefined
+        ? {}
+        : { sealedCookie: key.seal(Buffer.from(answer.cookie), sourceKey) }),
       expiresAt,
       transferVersion: version,
     },

@@ -11,11 +11,14 @@ import { runAgent } from './agent.ts'
 import type { Driver } from './driver.ts'
 import { connectToLog, stayReady } from './edges.ts'
 import { openMovers } from './mover/movers.ts'
+import { libvirtDriver } from './drivers/libvirt/driver.ts'
+import { probeLibvirt } from './drivers/libvirt/probe.ts'
 import { qemuDriver } from './drivers/qemu/driver.ts'
 import { probeQemu } from './drivers/qemu/probe.ts'
 import { simulatedDriver } from './drivers/simulated/driver.ts'
 import { hostKey } from './keys.ts'
 import { lockDirectory } from './lock.ts'
+import { libvirtPlaces } from './settings.ts'
 import type { HostFile } from './settings.ts'
 import { tlsWire } from './transfer/tls-wire.ts'
 
@@ -48,7 +51,7 @@ export async function agentOnThisHost(
     try {
       // Guests that are simulated live in this process: nobody else can move them.
       const movers =
-        settings.driver === 'qemu'
+        settings.driver !== 'simulated'
           ? { movers: await openMovers({ ...edges, settings, logLevel, watermark }) }
           : {}
       await runAgent({
@@ -76,19 +79,19 @@ export async function agentOnThisHost(
   }
 }
 
-async function driverOf({
-  driver,
-  stateDirectory,
-  definitions,
-  memoryMiB,
-  qemu = {},
-}: HostFile): Promise<Driver> {
+async function driverOf(settings: HostFile): Promise<Driver> {
+  const { driver, stateDirectory, definitions, memoryMiB, qemu = {} } = settings
   const memoryBytes = memoryMiB === undefined ? totalmem() : memoryMiB * 1024 ** 2
   switch (driver) {
     case 'simulated': {
       const definitionOf = (vm: string) =>
         readDefinition(join(definitions, `${encodeURIComponent(vm)}.json`))
       return simulatedDriver({ guests: new Map(), memoryBytes, definitionOf }, systemClock)
+    }
+    case 'libvirt': {
+      const places = libvirtPlaces(settings)
+      const facts = await probeLibvirt({ ...places, memoryBytes, clock: systemClock })
+      return libvirtDriver({ ...places, definitions, facts, clock: systemClock })
     }
     case 'qemu': {
       const { binary = 'qemu-system-x86_64', accelerators = 'auto' } = qemu

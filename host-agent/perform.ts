@@ -26,6 +26,7 @@ export async function perform(
     transfer,
     address,
     sealedKey,
+    sealedCookie,
     transferVersion: version,
     policy,
   } = command.data
@@ -35,7 +36,9 @@ export async function perform(
     data: { admission, failure },
   })
   const secret = key.open(sealedKey, targetKey)
-  if (secret === undefined) return fail({ type: 'KeySealed', host })
+  const cookie = sealedCookie === undefined ? undefined : key.open(sealedCookie, targetKey)
+  if (secret === undefined || (sealedCookie !== undefined && cookie === undefined))
+    return fail({ type: 'KeySealed', host })
 
   const gate = openGate(hands.log, clock, contestedOn(target, command))
   const switchover = quietly(clock, signal)
@@ -44,6 +47,7 @@ export async function perform(
   try {
     const sent = await driver.perform(vm, {
       policy,
+      ...(cookie === undefined ? {} : { cookie: Buffer.from(cookie).toString('utf8') }),
       signal,
       // Only now: a driver that has nothing to send must not use the transfer up.
       send: async (image) => {

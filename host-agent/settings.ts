@@ -1,5 +1,5 @@
 import { readFile } from 'node:fs/promises'
-import { dirname, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { parse } from '@ferry/schemas/parse'
@@ -26,7 +26,7 @@ export const HostFile = Type.Object(
     stateDirectory: Type.String({ minLength: 1 }),
     /** The definitions of this host's guests, `<name>.json` each. */
     definitions: Type.String({ minLength: 1 }),
-    driver: Type.Union([Type.Literal('qemu'), Type.Literal('simulated')]),
+    driver: Type.Union([Type.Literal('qemu'), Type.Literal('libvirt'), Type.Literal('simulated')]),
     /** Where images arrive. Port 0: any free one. */
     listen: Endpoint,
     /** What other hosts call that, where it is something else. */
@@ -35,6 +35,17 @@ export const HostFile = Type.Object(
     memoryMiB: Type.Optional(Type.Integer({ minimum: 1 })),
     /** For all images that leave this host together. */
     bandwidthBytesPerSecond: Type.Optional(Type.Integer({ minimum: 65536 })),
+    libvirt: Type.Optional(
+      Type.Object(
+        {
+          /** Where libvirtd, or virtqemud, answers. */
+          socket: Type.Optional(Type.String({ minLength: 1 })),
+          /** Where its QEMUs listen for images. */
+          images: Type.Optional(Type.String({ minLength: 1 })),
+        },
+        strict,
+      ),
+    ),
     qemu: Type.Optional(
       Type.Object(
         {
@@ -54,6 +65,13 @@ export const HostFile = Type.Object(
   strict,
 )
 export type HostFile = Static<typeof HostFile>
+
+/** Where a host's libvirtd is found, and what stands beside it. */
+export const libvirtPlaces = ({ libvirt = {}, stateDirectory }: HostFile) => ({
+  socket: libvirt.socket ?? '/run/libvirt/libvirt-sock',
+  images: libvirt.images ?? '/run/libvirt/ferry',
+  guests: join(stateDirectory, 'guests'),
+})
 
 /** Reads and checks it; paths in it become absolute. */
 export async function readHostFile(path: string): Promise<HostFile> {

@@ -169,6 +169,7 @@ export const messages = {
       transfer: Id,
       address: Address,
       sealedKey: Sealed,
+      sealedCookie: Type.Optional(Sealed),
       ...transferVersion,
       policy: Policy,
     }),
@@ -234,6 +235,8 @@ export const messages = {
       address: Address,
       /** The transfer's key, sealed for the source. */
       sealedKey: Sealed,
+      /** What the target's hypervisor has to say to the source's, sealed as well: it may hold secrets. */
+      sealedCookie: Type.Optional(Sealed),
       expiresAt: Moment,
       ...transferVersion,
     }),

@@ -29,6 +29,7 @@ export const HostRefusal = Type.Union([
   ...Unfit.anyOf,
   reason('GuestGone', { vm: Name }),
   reason('GuestNotRunning', { vm: Name, state: GuestState }),
+  reason('StartsByItself', { vm: Name }),
   reason('DiskMissing', { path: Text }),
   reason('DiskMismatch', { path: Text, expected: Text, found: Text }),
   reason('DiskUnmovable', { path: Text, why: Text }),

@@ -1,4 +1,4 @@
-// From a bare machine to a running program: `node test/boot.mjs demo|test|sim|chaos|bench|chaos [...]`.
+// From a bare machine to a running program: `node test/boot.mjs demo|test|hosts|sim|chaos|bench|chaos [...]`.
 // Plain JavaScript without dependencies, because nothing is installed yet when it starts.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
@@ -11,9 +11,20 @@ const root = join(import.meta.dirname, '..')
 const natsServer = { command: 'nats-server', package: 'nats-server' }
 const qemu = { command: 'qemu-system-x86_64', package: 'qemu-system-x86' }
 const qemuImg = { command: 'qemu-img', package: 'qemu-utils' }
+const libvirt = [
+  { command: 'libvirtd', package: 'libvirt-daemon-system' },
+  { command: 'virsh', package: 'libvirt-clients' },
+  { command: 'unshare', package: 'util-linux' },
+  { command: 'ip', package: 'iproute2' },
+]
 const programs = {
   demo: { file: 'test/demo/demo.ts', needs: [natsServer, qemu, qemuImg] },
   test: { file: 'test/run.ts', needs: [natsServer, qemu, qemuImg] },
+  hosts: {
+    file: 'test/run.ts',
+    args: ['--hosts'],
+    needs: [natsServer, qemu, qemuImg, ...libvirt],
+  },
   sim: { file: 'test/simulator/sim.ts', needs: [] },
   mutations: { file: 'test/simulator/mutate.ts', needs: [] },
   bench: { file: 'test/bench/bench.ts', needs: [natsServer, qemu, qemuImg] },
@@ -29,7 +40,8 @@ installPackages()
 installTools(args.includes('--simulated') ? [natsServer] : program.needs)
 // Ctrl-C reaches the program as well, which puts away what it started; this waits for it.
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => {})
-const { status } = run(process.execPath, ['--import', 'tsx', join(root, program.file), ...args])
+const words = [...(program.args ?? []), ...args]
+const { status } = run(process.execPath, ['--import', 'tsx', join(root, program.file), ...words])
 process.exit(status ?? 1)
 
 function requireNode(major, minor) {

@@ -9,7 +9,8 @@ import type { Tally } from './run-file.ts'
  * Runs every test file in a process of its own, with a time limit. uvu by itself exits 0 when a `before` hook throws
  * or `.run()` is forgotten; here a file that ran no test has failed, and so has one that leaves something running.
  *
- * `npm test -- WORD ...` runs only the files whose path has one of the words in it.
+ * `npm test -- WORD ...` runs only the files whose path has one of the words in it. What needs hosts of its own, made of
+ * namespaces, is run by `pnpm test:hosts` only.
  */
 
 const here = import.meta.dirname
@@ -22,6 +23,7 @@ const kinds = {
   quick: { ms: 90_000, atOnce: 3 },
   waiting: { ms: 420_000, atOnce: 2 },
   alone: { ms: 420_000, atOnce: 1 },
+  hosts: { ms: 1_500_000, atOnce: 1 },
 }
 
 /** The longest ones begin, so that no processor is idle at the end. */
@@ -40,6 +42,7 @@ function rank(file: string): number {
 }
 
 function kindOf(file: string): keyof typeof kinds {
+  if (isOfHosts(file)) return 'hosts'
   if (!file.startsWith('real/') && !file.startsWith('simulator/')) return 'quick'
   return alone.some((word) => file.includes(word)) ? 'alone' : 'waiting'
 }
@@ -47,9 +50,13 @@ function kindOf(file: string): keyof typeof kinds {
 /** How long a file may take to end after its last test. */
 const GRACE_MS = 5000
 
-const words = process.argv.slice(2)
+const isOfHosts = (file: string): boolean => file.startsWith('hosts/')
+
+const areHostsAsked = process.argv.includes('--hosts')
+const words = process.argv.slice(2).filter((word) => word !== '--hosts')
 const files = (await readdir(here, { recursive: true }))
   .filter((file) => file.endsWith('.test.ts') && !file.includes('node_modules'))
+  .filter((file) => isOfHosts(file) === areHostsAsked)
   .filter((file) => words.length === 0 || words.some((word) => file.includes(word)))
   .toSorted((one, other) => rank(one) - rank(other) || (one < other ? -1 : 1))
 
@@ -62,7 +69,7 @@ try {
     ['run-file.ts', ...files].map((file) => join('test', file)),
     folder,
   )
-  for (const kind of ['quick', 'waiting', 'alone'] as const)
+  for (const kind of ['quick', 'waiting', 'alone', 'hosts'] as const)
     results.push(
       ...(await runAll(
         files.filter((file) => kindOf(file) === kind),

@@ -80,7 +80,7 @@ function commandFor(
       }
     }
     case 'Perform': {
-      const { transfer, address, sealedKey, transferVersion } = said(
+      const { transfer, address, sealedKey, sealedCookie, transferVersion } = said(
         facts.TargetPrepared,
         'TargetPrepared',
       )
@@ -89,7 +89,17 @@ function commandFor(
       return {
         ...envelope,
         type: command,
-        data: { ...to, target, targetKey, transfer, address, sealedKey, transferVersion, policy },
+        data: {
+          ...to,
+          target,
+          targetKey,
+          transfer,
+          address,
+          sealedKey,
+          ...(sealedCookie === undefined ? {} : { sealedCookie }),
+          transferVersion,
+          policy,
+        },
       }
     }
     case 'Finish': {

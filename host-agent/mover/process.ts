@@ -8,12 +8,17 @@ import { openWitness } from '@ferry/events/log/witness'
 import type { Log } from '@ferry/events/log'
 import { isCommand } from '@ferry/events/migration'
 import { sayOnStderr } from '@ferry/events/say'
+import { openDaemon } from '../drivers/libvirt/daemon.ts'
+import { libvirtMoves } from '../drivers/libvirt/moves.ts'
 import { openMonitors } from '../drivers/qemu/monitors.ts'
 import { qemuMoves } from '../drivers/qemu/moves.ts'
+import type { Moves } from '../driver.ts'
 import { connectToLog, stayReady } from '../edges.ts'
 import { hostKey } from '../keys.ts'
 import { isMove, move } from '../move.ts'
 import type { Move } from '../move.ts'
+import { libvirtPlaces } from '../settings.ts'
+import type { HostFile } from '../settings.ts'
 import { makePace } from '../transfer/pace.ts'
 import { tlsWire } from '../transfer/tls-wire.ts'
 import { makeVoice } from '../voice.ts'
@@ -121,13 +126,12 @@ async function carryOut(order: Order, log: Log): Promise<void> {
   })
   const trust = await witness.well(stop.signal)
   const signal = AbortSignal.any([stop.signal, trust])
-  const guests = join(stateDirectory, 'guests')
   const hands = {
     ...edges,
     host,
     log: witness.log,
     voice: makeVoice({ ...edges, host, log: witness.log, signal }),
-    driver: qemuMoves(openMonitors({ guests, clock, monitor: 'mover' })),
+    driver: movesOn(settings),
     key: await hostKey(join(stateDirectory, 'host.key')),
     wire: tlsWire,
     port,
@@ -141,6 +145,16 @@ async function carryOut(order: Order, log: Log): Promise<void> {
   }
   say.info({ vm, migration, attempt, type, answer: fact?.type }, 'answered')
   await door.over(fact && encode(fact))
+}
+
+/** The guests of this host, for one who only moves them. */
+function movesOn(settings: HostFile): Moves {
+  if (settings.driver === 'libvirt') {
+    const places = libvirtPlaces(settings)
+    return libvirtMoves(openDaemon(places.socket, clock), places)
+  }
+  const guests = join(settings.stateDirectory, 'guests')
+  return qemuMoves(openMonitors({ guests, clock, monitor: 'mover' }))
 }
 
 function moveIn(text: string): Move {

@@ -52,6 +52,29 @@ function heldBack(call: 'begin' | 'prepare' | 'perform' | 'release') {
   return { drivers, letGo, reached: () => until(`${call} to be reached`, () => isReached) }
 }
 
+/** What the target's hypervisor says when it has prepared: it may hold a password. */
+const COOKIE = '<graphics passwd="swordfish"/>'
+
+test("what the target's hypervisor has to say to the source's gets there, sealed", async () => {
+  const heard: (string | undefined)[] = []
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    prepare: async (landing) => (await driver.prepare(landing)) ?? { cookie: COOKIE },
+    perform: (vm, order) => {
+      heard.push(order.cookie)
+      return driver.perform(vm, order)
+    },
+  })
+  await withFleet(two, { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    assert.equal(heard, [COOKIE])
+    for await (const { message } of fleet.log.read({ after: 0 }))
+      assert.not.match(JSON.stringify(message), 'swordfish')
+  })
+})
+
 test('goes there, and back again', () =>
   withFleet(two, {}, async (fleet) => {
     await fleet.start('web1', 'rack1')

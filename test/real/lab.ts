@@ -85,7 +85,9 @@ export type LabProcess = {
 
 export type LabOptions = {
   readonly hosts: readonly string[]
-  readonly driver: 'qemu' | 'simulated'
+  readonly driver: 'qemu' | 'libvirt' | 'simulated'
+  /** What stands in a host's own file beside the rest. */
+  readonly settingsOf?: (host: string) => object
   readonly logLevel?: string
   /** How many coordinators, named c1, c2, ...; absent: one. */
   readonly coordinators?: number
@@ -150,6 +152,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
       listen: { host: '127.0.0.1', port: transferPort },
       ...(link === undefined ? {} : { address: link.address }),
       ...(driver === 'qemu' ? { qemu: { accelerators: ['tcg'] } } : {}),
+      ...options.settingsOf?.(host),
     }
     await writeFile(config, JSON.stringify(settings, null, 2))
     agents.set(host, run(`agent-${host}`, ['agent', '--config', config]))

@@ -57,7 +57,7 @@ const disk = (path: string, format: 'raw' | 'qcow2' = 'raw') => ({
 /** What is answered when a guest of that definition is to land here. */
 async function landing(more: object, on = driver): Promise<HostRefusal | undefined> {
   const definition = { memoryMiB: 32, accelerator: 'tcg', machine: facts.machineOf('pc'), ...more }
-  return on.prepare({
+  const answer = await on.prepare({
     vm: 'web1',
     migration: 'm1',
     attempt: 1,
@@ -71,6 +71,7 @@ async function landing(more: object, on = driver): Promise<HostRefusal | undefin
       accelerator: 'tcg',
     },
   })
+  return answer !== undefined && 'type' in answer ? answer : undefined
 }
 
 const nothingIsLeft = async () => {

@@ -1,11 +1,10 @@
 import { rm } from 'node:fs/promises'
-import { createServer } from 'node:net'
-import type { Socket } from 'node:net'
 import { within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
 import { imageFromSocket } from '../../transfer/image.ts'
+import { listenFor } from '../one-visitor.ts'
 import { socketsIn } from './copy.ts'
 import type { Attached } from './monitors.ts'
 import { progressOf, queryMigration, setPolicy } from './migration.ts'
@@ -68,32 +67,6 @@ const overBeforeItBegan = (): never => {
 }
 
 const SAMPLE_MS = 250
-
-/** A socket for exactly one visitor. */
-async function listenFor(path: string) {
-  await rm(path, { force: true })
-  // Paused, so that whoever takes the visitor reads from its first byte.
-  const server = createServer({ pauseOnConnect: true })
-  let visitor: Socket | undefined
-  const socket = new Promise<Socket>((resolve) => {
-    server.once('connection', (connection) => {
-      visitor = connection
-      server.close()
-      resolve(connection)
-    })
-  })
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(path, resolve)
-  })
-  return {
-    socket,
-    close: () => {
-      server.close()
-      visitor?.destroy()
-    },
-  }
-}
 
 /** Follows QEMU's events to the end of the migration, and works the gate. */
 function watch(qmp: Qmp, order: PerformOrder, clock: Clock) {

@@ -1,0 +1,155 @@
+import type { GuestState } from '@ferry/schemas/guest'
+import type { Clock } from '@ferry/events/clock'
+import { markIn } from './domain-xml.ts'
+import type { Mark } from './domain-xml.ts'
+import { procedures } from './procedures.ts'
+import type { Domain } from './procedures.ts'
+import { LibvirtError, connectLibvirt } from './rpc.ts'
+import type { Libvirt } from './rpc.ts'
+import { Code, Description, DomainState, JobType, Listing, PausedFor } from './words.ts'
+
+/** What libvirtd knows of one guest, now. */
+export type Looked = {
+  readonly domain: Domain
+  readonly xml: string
+  readonly state: GuestState
+  /** Stands there as long as the copy has never been started. */
+  readonly mark: Mark | undefined
+}
+
+/** This host's libvirtd, and nothing that is remembered of it. */
+export type Daemon = {
+  readonly clock: Clock
+  /** The connection for short calls; opened again when it was lost. */
+  readonly libvirt: () => Promise<Libvirt>
+  /** One more, for a call that takes as long as an image: libvirtd works on five calls of each connection at most. */
+  readonly fresh: () => Promise<Libvirt>
+  /** The guests that are there; what is defined and does not run is none. */
+  readonly all: () => Promise<Looked[]>
+  readonly look: (vm: string) => Promise<Looked | undefined>
+  readonly isBusy: (domain: Domain) => Promise<boolean>
+  readonly end: (domain: Domain) => Promise<void>
+  readonly onChange: (listener: () => void) => void
+  readonly close: () => Promise<void>
+}
+
+/** The agent ends: its successor looks after the guests. */
+class LetGo extends Error {
+  override readonly name = 'LetGo'
+
+  constructor() {
+    super('the agent ends, and lets go of libvirtd')
+  }
+}
+
+export function openDaemon(socket: string, clock: Clock): Daemon {
+  const open = new Set<Libvirt>()
+  const listeners = new Set<() => void>()
+  let shared: Promise<Libvirt> | undefined
+  let isClosed = false
+  const changed = () => {
+    for (const tell of listeners) tell()
+  }
+
+  const fresh = async (): Promise<Libvirt> => {
+    if (isClosed) throw new LetGo()
+    const libvirt = await connectLibvirt(socket, clock)
+    if (isClosed) {
+      libvirt.close()
+      throw new LetGo()
+    }
+    open.add(libvirt)
+    void libvirt.closed.then(() => open.delete(libvirt))
+    return libvirt
+  }
+  const attach = async (): Promise<Libvirt> => {
+    const libvirt = await fresh()
+    await libvirt.on('lifecycle', changed)
+    void libvirt.closed.then(changed)
+    return libvirt
+  }
+  const libvirt = async (): Promise<Libvirt> => {
+    const known = await shared?.catch(() => undefined)
+    if (known !== undefined && !known.isClosed()) return known
+    const attaching = attach()
+    shared = attaching
+    return attaching
+  }
+
+  const seen = async (domain: Domain): Promise<Looked | undefined> => {
+    const its = await libvirt()
+    const { state, reason } = await its.call(procedures.state, { domain, flags: 0 })
+    const { xml } = await its.call(procedures.describe, { domain, flags: Description.secure })
+    const mark = markIn(xml)
+    const ours = stateOf(state, reason, mark)
+    return ours && { domain, xml, mark, state: ours }
+  }
+  const look = async (vm: string): Promise<Looked | undefined> => {
+    const found = await unlessGone(async () => {
+      const its = await libvirt()
+      return (await its.call(procedures.lookUp, { name: vm })).domain
+    })
+    return found && unlessGone(() => seen(found))
+  }
+
+  return {
+    clock,
+    libvirt,
+    fresh,
+    look,
+    all: async () => {
+      const its = await libvirt()
+      const { domains } = await its.call(procedures.domains, {
+        wantsResults: 1,
+        flags: Listing.active,
+      })
+      const found = await Promise.all(domains.map((domain) => unlessGone(() => seen(domain))))
+      return found.filter((each) => each !== undefined)
+    },
+    isBusy: async (domain) => {
+      const its = await libvirt()
+      const job = await unlessGone(() => its.call(procedures.jobNumbers, { domain, flags: 0 }))
+      return job !== undefined && job.type !== JobType.none
+    },
+    end: async (domain) => {
+      const its = await libvirt()
+      await unlessGone(() => its.call(procedures.destroy, { domain }))
+    },
+    onChange: (listener) => void listeners.add(listener),
+    close: async () => {
+      isClosed = true
+      listeners.clear()
+      for (const each of open) each.close()
+    },
+  }
+}
+
+/** libvirt's state in our words; undefined for a guest that is not there. */
+function stateOf(state: number, reason: number, mark: Mark | undefined): GuestState | undefined {
+  if (state === DomainState.running || state === DomainState.blocked) return 'running'
+  if (state === DomainState.shutOff) return undefined
+  // One that sleeps, crashed or shuts down has a QEMU as well.
+  if (state !== DomainState.paused) return 'paused'
+  const isOnItsWay = reason === PausedFor.migration || reason === PausedFor.startingUp
+  if (mark !== undefined) return isOnItsWay ? 'receiving' : 'loaded'
+  return reason === PausedFor.migration ? 'sent' : 'paused'
+}
+
+/** What ended while it was asked about is not there. */
+export async function unlessGone<T>(ask: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await ask()
+  } catch (error) {
+    if (isCode(error, Code.noDomain) || isNotRunning(error)) return undefined
+    throw error
+  }
+}
+
+export const isCode = (error: unknown, code: number): boolean =>
+  error instanceof LibvirtError && error.code === code
+
+/** libvirt says the same code for all that is not possible now; for this one the words have not changed in ten years. */
+const isNotRunning = (error: unknown): boolean =>
+  error instanceof LibvirtError &&
+  error.code === Code.operationInvalid &&
+  error.message.includes('domain is not running')

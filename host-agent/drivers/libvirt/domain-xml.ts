@@ -1,0 +1,137 @@
+import { DOMParser, XMLSerializer } from '@xmldom/xmldom'
+import type { Document, Element } from '@xmldom/xmldom'
+import type { GuestNeeds } from '@ferry/schemas/guest'
+
+/** libvirt's description of a guest, as far as it is read; everything else in it goes through as it is. */
+
+/** A copy that has never been started carries, in its own description, the attempt that it was made for. */
+export type Mark = {
+  readonly migration: string
+  readonly attempt: number
+  /** As it is to be defined here once it runs; absent: it was not defined where it came from either. */
+  readonly persistentXml?: string
+}
+
+export class XmlInvalid extends Error {
+  override readonly name = 'XmlInvalid'
+}
+
+/** The namespace of what Ferry writes into a description. */
+export const MARK_NAMESPACE = 'urn:dev.ferry:receives'
+const MARK = 'receives'
+
+export function needsIn(xml: string): GuestNeeds {
+  const root = rootOf(xml)
+  const accelerators: Readonly<Record<string, string>> = { qemu: 'tcg', kvm: 'kvm' }
+  const type = root.getAttribute('type') ?? ''
+  const cpu = child(root, 'cpu')
+  return {
+    memoryBytes: memoryIn(root),
+    vcpus: Number(textOf(child(root, 'vcpu')) ?? 1),
+    hypervisor: 'libvirt',
+    machine: within(root, 'os', 'type')?.getAttribute('machine') ?? '',
+    cpu: textOf(cpu && child(cpu, 'model')) ?? cpu?.getAttribute('mode') ?? PLAIN_CPU,
+    accelerator: accelerators[type] ?? type,
+  }
+}
+
+/** What libvirt gives a guest whose description names none. */
+const PLAIN_CPU = 'qemu64'
+
+export const nameIn = (xml: string): string | undefined => textOf(child(rootOf(xml), 'name'))
+
+export function markIn(xml: string): Mark | undefined {
+  const mark = within(rootOf(xml), 'metadata', MARK)
+  if (mark?.namespaceURI !== MARK_NAMESPACE) return undefined
+  const persistentXml = textOf(mark)
+  return {
+    migration: mark.getAttribute('migration') ?? '',
+    attempt: Number(mark.getAttribute('attempt')),
+    ...(persistentXml === undefined ? {} : { persistentXml }),
+  }
+}
+
+export function withMark(xml: string, { migration, attempt, persistentXml }: Mark): string {
+  const root = rootOf(xml)
+  const { ownerDocument: document } = root
+  if (document === null) throw new XmlInvalid('the description stands in no document')
+  const metadata =
+    child(root, 'metadata') ?? root.appendChild(document.createElementNS(null, 'metadata'))
+  const mark = document.createElementNS(MARK_NAMESPACE, `ferry:${MARK}`)
+  mark.setAttribute('migration', migration)
+  mark.setAttribute('attempt', String(attempt))
+  if (persistentXml !== undefined) mark.appendChild(document.createTextNode(persistentXml))
+  metadata.appendChild(mark)
+  return new XMLSerializer().serializeToString(root)
+}
+
+/** All texts, or values of an attribute, of the elements at the end of a path. */
+export function valuesAt(xml: string, path: readonly string[], attribute?: string): string[] {
+  const found = path.reduce(
+    (all, name) => all.flatMap((each) => children(each, name)),
+    [rootOf(xml)],
+  )
+  return found
+    .map((each) => (attribute === undefined ? textOf(each) : each.getAttribute(attribute)))
+    .filter((value) => value !== undefined && value !== null)
+}
+
+function rootOf(xml: string): Element {
+  let document: Document
+  try {
+    document = new DOMParser({ onError: complain }).parseFromString(xml, 'text/xml')
+  } catch (cause) {
+    throw new XmlInvalid(cause instanceof Error ? cause.message : String(cause), { cause })
+  }
+  if (document.documentElement === null) throw new XmlInvalid('it holds no element')
+  return document.documentElement
+}
+
+const complain = (_: 'warning' | 'error' | 'fatalError', message: string): never => {
+  throw new XmlInvalid(message)
+}
+
+function children(parent: Element, name: string): Element[] {
+  const found: Element[] = []
+  for (let node = parent.firstChild; node !== null; node = node.nextSibling)
+    if (isElement(node) && node.localName === name) found.push(node)
+  return found
+}
+
+const isElement = (node: { readonly nodeType: number }): node is Element => node.nodeType === 1
+
+const child = (parent: Element, name: string): Element | undefined => children(parent, name)[0]
+
+const within = (root: Element, outer: string, inner: string): Element | undefined => {
+  const found = child(root, outer)
+  return found && child(found, inner)
+}
+
+const textOf = (element: Element | undefined): string | undefined =>
+  element?.textContent?.trim() || undefined
+
+const units: Readonly<Record<string, number>> = {
+  b: 1,
+  bytes: 1,
+  KB: 1000,
+  k: 1024,
+  KiB: 1024,
+  MB: 1000 ** 2,
+  M: 1024 ** 2,
+  MiB: 1024 ** 2,
+  GB: 1000 ** 3,
+  G: 1024 ** 3,
+  GiB: 1024 ** 3,
+  TB: 1000 ** 4,
+  T: 1024 ** 4,
+  TiB: 1024 ** 4,
+}
+
+function memoryIn(root: Element): number {
+  const memory = child(root, 'memory')
+  const unit = units[memory?.getAttribute('unit') ?? 'KiB']
+  const amount = Number(textOf(memory))
+  if (unit === undefined || !Number.isFinite(amount) || amount <= 0)
+    throw new XmlInvalid('it does not say how much memory the guest has')
+  return amount * unit
+}

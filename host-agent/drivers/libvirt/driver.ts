@@ -1,0 +1,261 @@
+import { chown, mkdir, readFile, rm, stat } from 'node:fs/promises'
+import { freemem } from 'node:os'
+import { join } from 'node:path'
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { Invalid, parse } from '@ferry/schemas/parse'
+import type { GuestNeeds } from '@ferry/schemas/guest'
+import type { HostRefusal } from '@ferry/schemas/refusal'
+import type { Clock } from '@ferry/events/clock'
+import type { Begun, Driver, Landing, Prepared } from '../../driver.ts'
+import { openDaemon, unlessGone } from './daemon.ts'
+import type { Daemon, Looked } from './daemon.ts'
+import { XmlInvalid, nameIn, needsIn, withMark } from './domain-xml.ts'
+import { imageSocket, libvirtMoves } from './moves.ts'
+import type { LibvirtFolders } from './moves.ts'
+import type { LibvirtFacts } from './probe.ts'
+import { procedures } from './procedures.ts'
+import type { Parameter } from './procedures.ts'
+import { LibvirtError } from './rpc.ts'
+import { Description, MigrateFlag } from './words.ts'
+
+/** Guests that belong to libvirtd: Ferry drives the phases of libvirt's own migration, one by one, on both hosts. */
+export type LibvirtSettings = LibvirtFolders & {
+  readonly socket: string
+  /** Where the operator's descriptions stand, `<name>.xml`; a guest that is defined in libvirt needs none. */
+  readonly definitions: string
+  readonly facts: LibvirtFacts
+  readonly clock: Clock
+}
+
+/** What travels to the target, sealed: libvirt's description may hold passwords, and its cookie what is in it. */
+const Definition = Type.Object(
+  {
+    memoryMiB: Type.Integer({ minimum: 1 }),
+    xml: Type.String({ minLength: 1 }),
+    cookie: Type.String(),
+    persistentXml: Type.Optional(Type.String({ minLength: 1 })),
+  },
+  { additionalProperties: false },
+)
+type Definition = Static<typeof Definition>
+
+const MEBIBYTE = 1024 ** 2
+const FLAGS = MigrateFlag.live | MigrateFlag.paused
+/** libvirt itself starts QEMU in this time, or gives up. */
+const PREPARE_MS = 60_000
+const LONGEST_SOCKET_PATH = 107
+
+export function libvirtDriver(settings: LibvirtSettings): Driver {
+  const { definitions, facts, clock, images } = settings
+  const daemon = openDaemon(settings.socket, clock)
+  const { look } = daemon
+
+  /** @returns why this host has no room, counting every guest that is here. */
+  async function checkRoom(neededBytes: number): Promise<HostRefusal | undefined> {
+    const used = (await daemon.all()).reduce((sum, { xml }) => sum + needsIn(xml).memoryBytes, 0)
+    const freeBytes = Math.max(0, Math.min(facts.hypervisor.memoryBytes - used, freemem()))
+    return neededBytes > freeBytes ? { type: 'NotEnoughMemory', neededBytes, freeBytes } : undefined
+  }
+
+  function checkMachine({ machine, accelerator, cpu }: GuestNeeds): HostRefusal | undefined {
+    const { machines, accelerators, cpuModels } = facts.hypervisor
+    if (!machines.includes(machine)) return { type: 'MachineUnsupported', machine }
+    if (!accelerators.includes(accelerator)) return { type: 'AcceleratorUnsupported', accelerator }
+    return cpuModels.includes(cpu) ? undefined : { type: 'CpuUnsupported', cpu }
+  }
+
+  /** Phase by phase as libvirt's own client does it, with its flags; and what QEMU sends goes through our sockets. */
+  async function begun({ domain, xml: found }: Looked): Promise<Begun> {
+    const libvirt = await daemon.libvirt()
+    const { isOn } = await libvirt.call(procedures.autostart, { domain })
+    if (isOn !== 0) return { refusal: { type: 'StartsByItself', vm: domain.name } }
+    try {
+      const { xml, cookie } = await libvirt.call(procedures.begin, {
+        domain,
+        parameters: [],
+        flags: FLAGS,
+      })
+      const needs = needsIn(found)
+      const persistentXml = await persistentXmlOf(domain)
+      const definition: Definition = {
+        memoryMiB: Math.ceil(needs.memoryBytes / MEBIBYTE),
+        xml,
+        cookie,
+        ...(persistentXml === undefined ? {} : { persistentXml }),
+      }
+      return { needs, definition: JSON.stringify(definition) }
+    } catch (error) {
+      return { refusal: refusalOf(error) }
+    }
+  }
+
+  async function persistentXmlOf(domain: Looked['domain']): Promise<string | undefined> {
+    const libvirt = await daemon.libvirt()
+    const { isPersistent } = await libvirt.call(procedures.isPersistent, { domain })
+    if (isPersistent === 0) return undefined
+    const flags = Description.secure | Description.inactive
+    return (await libvirt.call(procedures.describe, { domain, flags })).xml
+  }
+
+  /**
+   * libvirt's Prepare, and at once its Finish: that one waits in libvirtd until all is loaded and then leaves the guest
+   * paused, whoever is still there. Without it libvirtd would end the copy with the connection that prepared it.
+   */
+  async function land({ vm, migration, attempt }: Landing, definition: Definition) {
+    if (vm.includes('/')) return failed('libvirt knows no names with a slash')
+    const path = imageSocket(images, vm)
+    if (Buffer.byteLength(path) > LONGEST_SOCKET_PATH)
+      return failed(`the name of the guest is too long for a socket: ${path}`)
+    await openImages(images)
+    await rm(path, { force: true })
+    const { memoryMiB: _, cookie: said, xml, ...more } = definition
+    const parameters: Parameter[] = [
+      { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
+      {
+        field: 'destination_xml',
+        is: 'string',
+        value: withMark(xml, { migration, attempt, ...more }),
+      },
+      { field: 'destination_name', is: 'string', value: vm },
+    ]
+    const libvirt = await daemon.fresh()
+    try {
+      const { cookie } = await libvirt.call(
+        procedures.prepare,
+        { parameters, cookie: said, flags: FLAGS },
+        PREPARE_MS,
+      )
+      libvirt
+        .call(
+          procedures.finish,
+          { parameters, cookie: '', flags: FLAGS, isCancelled: 0 },
+          'unlimited',
+        )
+        .catch(() => {})
+        .finally(libvirt.close)
+      return { cookie }
+    } catch (error) {
+      libvirt.close()
+      return refusalOf(error)
+    }
+  }
+
+  return {
+    ...libvirtMoves(daemon, settings),
+    hypervisor: facts.hypervisor,
+
+    start: async (vm) => {
+      const here = await look(vm)
+      if (here?.state === 'running') return started(here)
+      if (here !== undefined)
+        return { refusal: { type: 'GuestAlreadyHere', vm, state: here.state } }
+      const refusal = await startFrom(await descriptionIn(definitions, vm), vm, daemon, checkRoom)
+      if (refusal !== undefined) return { refusal }
+      const made = await look(vm)
+      return made === undefined ? { refusal: failed('it ended while it started') } : started(made)
+    },
+
+    begin: async (vm) => {
+      const here = await look(vm)
+      if (here === undefined) return { refusal: { type: 'GuestGone', vm } }
+      if (here.state !== 'running')
+        return { refusal: { type: 'GuestNotRunning', vm, state: here.state } }
+      if (!facts.canMigrateByPhases)
+        return {
+          refusal: {
+            type: 'CapabilityMissing',
+            capability: 'migration by phases with parameters',
+            hypervisor: `libvirt ${facts.hypervisor.hypervisorVersion}`,
+          },
+        }
+      return begun(here)
+    },
+
+    prepare: async (landing): Promise<HostRefusal | Prepared> => {
+      const { vm } = landing
+      const here = await look(vm)
+      if (here !== undefined) {
+        if (here.mark === undefined || here.state === 'running')
+          return { type: 'GuestAlreadyHere', vm, state: here.state }
+        // One that was made for this very attempt as well: what libvirt said then, nobody knows any more.
+        await daemon.end(here.domain)
+      }
+      let definition: Definition
+      let needs: GuestNeeds
+      try {
+        definition = parse(Definition, JSON.parse(landing.definition), 'the definition')
+        needs = needsIn(definition.xml)
+      } catch (error) {
+        if (error instanceof Invalid)
+          return { type: 'DefinitionInvalid', path: error.path, problem: error.problem }
+        if (error instanceof XmlInvalid)
+          return { type: 'DefinitionInvalid', path: 'xml', problem: error.message }
+        throw error
+      }
+      const refusal =
+        checkMachine(needs) ??
+        (await checkRoom(Math.max(needs.memoryBytes, definition.memoryMiB * MEBIBYTE)))
+      return refusal ?? land(landing, definition)
+    },
+
+    onChange: daemon.onChange,
+    close: daemon.close,
+  }
+}
+
+const started = ({ xml }: Looked): Begun => ({ needs: needsIn(xml), definition: xml })
+
+/** From the operator's own file, or as libvirt has it defined. */
+async function startFrom(
+  xml: string | undefined,
+  vm: string,
+  daemon: Daemon,
+  checkRoom: (neededBytes: number) => Promise<HostRefusal | undefined>,
+): Promise<HostRefusal | undefined> {
+  const libvirt = await daemon.libvirt()
+  try {
+    if (xml !== undefined) {
+      if (nameIn(xml) !== vm)
+        return { type: 'DefinitionInvalid', path: 'name', problem: `is not ${vm}` }
+      const refusal = await checkRoom(needsIn(xml).memoryBytes)
+      if (refusal === undefined) await libvirt.call(procedures.createXml, { xml, flags: 0 })
+      return refusal
+    }
+    const defined = await unlessGone(() => libvirt.call(procedures.lookUp, { name: vm }))
+    if (defined === undefined) return { type: 'UnknownDefinition', vm }
+    await libvirt.call(procedures.create, defined)
+    return undefined
+  } catch (error) {
+    if (error instanceof XmlInvalid)
+      return { type: 'DefinitionInvalid', path: 'xml', problem: error.message }
+    return refusalOf(error)
+  }
+}
+
+async function descriptionIn(folder: string, vm: string): Promise<string | undefined> {
+  try {
+    // A name with a slash would leave the folder.
+    return await readFile(join(folder, `${encodeURIComponent(vm)}.xml`), 'utf8')
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
+  }
+}
+
+/** QEMU makes its socket there, as the user that libvirt runs guests as: the owner of libvirt's own folder for guests. */
+async function openImages(images: string): Promise<void> {
+  await mkdir(images, { recursive: true, mode: 0o700 })
+  const owner = await stat(GUESTS_OF_LIBVIRT).catch(() => undefined)
+  if (owner !== undefined) await chown(images, owner.uid, owner.gid)
+}
+
+const GUESTS_OF_LIBVIRT = '/var/lib/libvirt/qemu'
+
+const failed = (message: string): HostRefusal => ({ type: 'HypervisorFailed', message })
+
+/** What libvirt says when it will not; anything else is an error. */
+function refusalOf(error: unknown): HostRefusal {
+  if (!(error instanceof LibvirtError)) throw error
+  return failed(error.message)
+}

@@ -1,0 +1,166 @@
+import { join } from 'node:path'
+import { CopyFailed, NeverStarted } from '../../driver.ts'
+import type { Moves } from '../../driver.ts'
+import { folderOf } from '../../folders.ts'
+import { isCode, unlessGone } from './daemon.ts'
+import type { Daemon, Looked } from './daemon.ts'
+import { MARK_NAMESPACE, needsIn } from './domain-xml.ts'
+import { letGo } from './holder.ts'
+import { perform } from './perform.ts'
+import { procedures } from './procedures.ts'
+import type { Domain } from './procedures.ts'
+import { receive } from './receive.ts'
+import { Affects, Code, MetadataIs, MigrateFlag, Undefine } from './words.ts'
+
+export type LibvirtFolders = {
+  /** Of each guest that is sent from here: its socket, and who keeps its connection. */
+  readonly guests: string
+  /** Where QEMU listens for images: libvirt's AppArmor profile for guests lets it do so under /run/libvirt. */
+  readonly images: string
+}
+
+/** What can be done with guests that are here already. */
+export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders): Moves {
+  const { clock, look } = daemon
+
+  /** Ends a copy as the end of a migration, if libvirt still knows that it was one; else as any guest. */
+  async function endSent({ domain, state }: Looked): Promise<void> {
+    const libvirt = await daemon.libvirt()
+    if (state === 'sent' && (await daemon.isBusy(domain)))
+      try {
+        return await libvirt.call(procedures.confirm, {
+          domain,
+          parameters: [],
+          cookie: '',
+          flags: MigrateFlag.live | MigrateFlag.paused,
+          isCancelled: 0,
+        })
+      } catch (error) {
+        if (!isCode(error, Code.operationInvalid)) throw error
+      }
+    await daemon.end(domain)
+  }
+
+  async function undefine(domain: Domain): Promise<void> {
+    const libvirt = await daemon.libvirt()
+    const { keepNvram, keepTpm } = Undefine
+    // libvirt before 8.9 does not know the second.
+    for (const flags of [keepNvram | keepTpm, keepNvram])
+      try {
+        return await libvirt.call(procedures.undefine, { domain, flags })
+      } catch (error) {
+        if (isCode(error, Code.noDomain)) return
+        if (!isCode(error, Code.invalidArgument) || flags === keepNvram) throw error
+      }
+  }
+
+  return {
+    inspect: async () =>
+      (await daemon.all()).map(({ domain, xml, state, mark }) => ({
+        vm: domain.name,
+        needs: needsIn(xml),
+        state,
+        ...(mark === undefined
+          ? {}
+          : { receives: { migration: mark.migration, attempt: mark.attempt } }),
+      })),
+
+    perform: async (vm, order) => {
+      const here = await look(vm)
+      if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
+      // Another process began it: what it sent, and to whom, nobody knows any more.
+      if (here.state !== 'running' || (await daemon.isBusy(here.domain)))
+        throw new CopyFailed({ type: 'AgentRestarted' })
+      return perform(here, order, daemon, folderOf(guests, vm))
+    },
+
+    receive: async (vm, order) => {
+      const here = await look(vm)
+      if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
+      if (here.state !== 'receiving') throw new CopyFailed({ type: 'AgentRestarted' })
+      return receive(here, order, daemon, imageSocket(images, vm))
+    },
+
+    activate: async (vm) => {
+      const here = await look(vm)
+      if (here === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
+      const { domain, mark, state } = here
+      const libvirt = await daemon.libvirt()
+      if (state !== 'running') await libvirt.call(procedures.resume, { domain })
+      const runningAt = clock.now()
+      if (mark?.persistentXml !== undefined)
+        await libvirt.call(procedures.define, { xml: mark.persistentXml, flags: 0 })
+      if (mark !== undefined)
+        await libvirt.call(procedures.setMetadata, {
+          domain,
+          type: MetadataIs.element,
+          metadata: undefined,
+          key: undefined,
+          uri: MARK_NAMESPACE,
+          flags: Affects.live,
+        })
+      return { runningAt }
+    },
+
+    release: async (vm) => {
+      const here = await look(vm)
+      if (here !== undefined) await endSent(here)
+      await letGo(folderOf(guests, vm))
+      // What is still defined here could be started here again, while the guest runs where it is defined now.
+      const libvirt = await daemon.libvirt()
+      const left = await unlessGone(() => libvirt.call(procedures.lookUp, { name: vm }))
+      if (left !== undefined) await undefine(left.domain)
+    },
+
+    resume: async (vm) => {
+      const here = await look(vm)
+      if (here === undefined) return undefined
+      const { domain } = here
+      // Without the connection that sent it libvirt drops the job: then it is a paused guest like any other.
+      await letGo(folderOf(guests, vm))
+      await stopCopying(daemon, here)
+      const now = await look(vm)
+      if (now === undefined) return undefined
+      const wasPaused = here.state !== 'running'
+      if (now.state !== 'running') {
+        const libvirt = await daemon.libvirt()
+        await libvirt.call(procedures.resume, { domain })
+      }
+      return { wasPaused, runningAt: clock.now() }
+    },
+
+    clear: async (vm) => {
+      const here = await look(vm)
+      // D6: a copy without its mark has run, or may have.
+      if (here?.mark === undefined || here.state === 'running') return
+      await daemon.end(here.domain)
+    },
+  }
+}
+
+/** The name ends as libvirt's own sockets for images do: that is what the profile of the guest allows. */
+export const imageSocket = (images: string, vm: string): string =>
+  join(images, `ferry.tunnelmigrate.dest.${vm}`)
+
+const GONE_MS = 20_000
+const LOOK_AGAIN_MS = 20
+
+/** Ends a migration that is under way, and waits until libvirt has no job left. */
+async function stopCopying(daemon: Daemon, { domain, state }: Looked): Promise<void> {
+  const { clock } = daemon
+  const began = clock.elapsed()
+  let isTold = state !== 'running'
+  while (await daemon.isBusy(domain)) {
+    if (clock.elapsed() - began > GONE_MS)
+      throw new Error(`libvirtd does not end the migration of ${domain.name}`)
+    // One that is through has no more to end than its connection; one that is not, is told once that is seen.
+    if (!isTold || clock.elapsed() - began > PATIENCE_MS) {
+      isTold = true
+      const libvirt = await daemon.libvirt()
+      await unlessGone(() => libvirt.call(procedures.abortJob, { domain })).catch(() => {})
+    }
+    await clock.sleep(LOOK_AGAIN_MS)
+  }
+}
+
+const PATIENCE_MS = 500

@@ -1,0 +1,73 @@
+import { once } from 'node:events'
+import { createConnection } from 'node:net'
+import type { Socket } from 'node:net'
+import { within } from '@ferry/events/clock'
+import { CopyFailed } from '../../driver.ts'
+import type { LoadedByHypervisor, ReceiveOrder } from '../../driver.ts'
+import type { Daemon, Looked } from './daemon.ts'
+
+/** The target's half: QEMU has listened since `prepare`, and libvirt's Finish, which was asked for then, ends when all is loaded. */
+export async function receive(
+  { domain: { name: vm } }: Looked,
+  order: ReceiveOrder,
+  daemon: Daemon,
+  path: string,
+): Promise<LoadedByHypervisor> {
+  const { clock } = daemon
+  // QEMU takes one visitor: if another process has been it, nobody knows what it brought.
+  const hypervisor = await visit(path)
+  // Until the source comes nobody else listens, and a QEMU that ends must not take the agent with it.
+  hypervisor.on('error', () => {})
+  // What it says on its way back was answered at the source.
+  hypervisor.resume()
+  const stop = () => hypervisor.destroy()
+  order.signal.addEventListener('abort', stop, { once: true })
+  const watching = await daemon.fresh()
+  try {
+    let wake = () => {}
+    await watching.on('lifecycle', () => wake())
+    void watching.closed.then(() => hypervisor.destroy(new Error('libvirtd ended')))
+    hypervisor.once('end', () => wake())
+    order.signal.throwIfAborted()
+    await order.fill(hypervisor).catch((error: unknown) => {
+      // QEMU must not take what came for the whole.
+      hypervisor.destroy()
+      throw error
+    })
+    const loaded = async () => {
+      for (;;) {
+        order.signal.throwIfAborted()
+        const woken = new Promise<void>((resolve) => {
+          wake = resolve
+        })
+        const state = (await daemon.look(vm))?.state
+        if (state === 'loaded') return { loadedAt: clock.now() }
+        if (state !== 'receiving')
+          throw new CopyFailed({
+            type: 'HypervisorFailed',
+            message: 'QEMU ended while it loaded the image',
+          })
+        await Promise.race([woken, clock.sleep(LOOK_AGAIN_MS)])
+      }
+    }
+    return await within(clock, LOAD_MS, 'QEMU loading the image', loaded())
+  } finally {
+    order.signal.removeEventListener('abort', stop)
+    watching.close()
+    hypervisor.destroy()
+  }
+}
+
+/** Once all bytes are in, loading the rest takes milliseconds; device states of large guests take seconds. */
+const LOAD_MS = 60_000
+const LOOK_AGAIN_MS = 100
+
+async function visit(path: string): Promise<Socket> {
+  const hypervisor = createConnection({ path, allowHalfOpen: true })
+  try {
+    await once(hypervisor, 'connect')
+    return hypervisor
+  } catch (cause) {
+    throw new CopyFailed({ type: 'AgentRestarted' }, { cause })
+  }
+}

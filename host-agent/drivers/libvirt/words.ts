@@ -1,0 +1,31 @@
+/** libvirt's numbers by name, as far as they are needed (`libvirt-domain.h`, `virterror.h`). */
+
+export const MigrateFlag = {
+  live: 1,
+  paused: 1 << 5,
+  autoConverge: 1 << 13,
+} as const
+
+export const DomainState = { running: 1, blocked: 2, paused: 3, shutOff: 5 } as const
+
+/** Why a domain is paused: `migration` on both hosts, as long as an image is on its way. */
+export const PausedFor = { migration: 2, startingUp: 11 } as const
+
+export const Change = { suspended: 3 } as const
+
+export const JobType = { none: 0 } as const
+
+export const Code = {
+  invalidArgument: 8,
+  noDomain: 42,
+  operationInvalid: 55,
+} as const
+
+export const Feature = { migrationParameters: 13 } as const
+
+export const Listing = { active: 1 } as const
+export const Description = { secure: 1, inactive: 2 } as const
+export const MetadataIs = { element: 2 } as const
+export const Affects = { live: 1 } as const
+/** What belongs to a guest goes where the guest goes: what its next host reads is kept. */
+export const Undefine = { keepNvram: 8, keepTpm: 64 } as const

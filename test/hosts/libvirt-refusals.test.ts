@@ -1,0 +1,174 @@
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { PassThrough } from 'node:stream'
+import { systemClock } from '@ferry/events/clock'
+import { defaultPolicy } from '@ferry/schemas/policy'
+import type { Driver, PerformOrder } from '@ferry/host-agent/driver'
+import { libvirtDriver } from '@ferry/host-agent/drivers/libvirt/driver'
+import { probeLibvirt } from '@ferry/host-agent/drivers/libvirt/probe'
+import { FRAME_HEADER_BYTES } from '@ferry/host-agent/transfer/frames'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { failureOf } from '../failure.ts'
+import { quietGuest } from '../guest/boot-sector.ts'
+import { describeGuest, letGoAll } from '../lab/libvirt-guest.ts'
+import { openLibvirtHosts } from '../lab/libvirt-hosts.ts'
+import type { LibvirtHosts } from '../lab/libvirt-hosts.ts'
+import { until } from '../until.ts'
+
+/** What is particular about guests of libvirt: what is refused, what goes with them, and what a libvirtd that dies leaves. */
+const test = suite('libvirt and its guests')
+
+const names = ['source', 'target'] as const
+let root = ''
+let hosts: LibvirtHosts
+let source: Driver
+let target: Driver
+
+async function open(name: string): Promise<Driver> {
+  const socket = hosts.socket(name)
+  return libvirtDriver({
+    socket,
+    guests: join(root, name, 'guests'),
+    images: join(root, name, 'images'),
+    definitions: join(root, 'vms'),
+    facts: await probeLibvirt({ socket, memoryBytes: 2 * 1024 ** 3, clock: systemClock }),
+    clock: systemClock,
+  })
+}
+
+test.before(async () => {
+  root = await mkdtemp(join(tmpdir(), 'ferry-'))
+  await mkdir(join(root, 'vms'))
+  hosts = await openLibvirtHosts(root, names)
+  source = await open('source')
+  target = await open('target')
+})
+test.after(async () => {
+  await Promise.all([source.close(), target.close()])
+  await hosts.close()
+  for (const name of names) await letGoAll(join(root, name, 'guests'))
+  await rm(root, { recursive: true })
+})
+
+/** A guest that is defined in libvirt, and runs on the source. */
+async function defined(vm: string, change = (xml: string) => xml): Promise<void> {
+  const file = join(root, `${vm}.xml`)
+  await writeFile(
+    file,
+    change(await describeGuest(root, vm, { program: quietGuest, memoryMiB: 32 })),
+  )
+  await hosts.virsh('source', 'define', file)
+  const answer = await source.start(vm)
+  assert.ok('needs' in answer, JSON.stringify(answer))
+}
+
+async function prepared(vm: string): Promise<string> {
+  const begun = await source.begin(vm)
+  assert.ok('definition' in begun, JSON.stringify(begun))
+  const answer = await target.prepare({ vm, ...begun, migration: 'm1', attempt: 1 })
+  assert.ok(answer !== undefined && 'cookie' in answer, JSON.stringify(answer))
+  return answer.cookie
+}
+
+const orderTo = (stream: PassThrough, cookie: string): PerformOrder => ({
+  policy: defaultPolicy,
+  cookie,
+  signal: new AbortController().signal,
+  gate: async () => {},
+  paused: () => {},
+  round: () => {},
+  progress: () => {},
+  send: async (image) => {
+    for (let frame = await image.next(); frame !== undefined; frame = await image.next())
+      stream.write(Buffer.from(frame.subarray(FRAME_HEADER_BYTES)))
+    stream.end()
+  },
+})
+
+async function loaded(vm: string): Promise<void> {
+  const cookie = await prepared(vm)
+  const stream = new PassThrough()
+  const { signal } = new AbortController()
+  await Promise.all([
+    source.perform(vm, orderTo(stream, cookie)),
+    target.receive(vm, {
+      signal,
+      fill: async (hypervisor) => {
+        for await (const chunk of stream) hypervisor.write(chunk)
+        hypervisor.end()
+      },
+    }),
+  ])
+}
+
+const stateOn = async (driver: Driver, vm: string) =>
+  (await driver.inspect()).find((guest) => guest.vm === vm)?.state
+
+test('a guest that libvirt would start by itself may not leave', async () => {
+  await defined('auto')
+  await hosts.virsh('source', 'autostart', 'auto')
+  assert.equal(await source.begin('auto'), { refusal: { type: 'StartsByItself', vm: 'auto' } })
+  await hosts.virsh('source', 'autostart', '--disable', 'auto')
+  assert.ok('definition' in (await source.begin('auto')))
+  await source.release('auto')
+})
+
+test('a guest whose disk is written to and lies on no shared storage may not leave', async () => {
+  await defined('local', (xml) => xml.replace('<readonly/>', ''))
+  const answer = await source.begin('local')
+  assert.ok(
+    'refusal' in answer && answer.refusal.type === 'HypervisorFailed',
+    JSON.stringify(answer),
+  )
+  assert.match(answer.refusal.message, 'Unsafe migration')
+  await source.release('local')
+})
+
+test('a definition goes where its guest goes, once it runs there', async () => {
+  await defined('kept')
+  const known = async (host: string) =>
+    (await hosts.virsh(host, 'list', '--all', '--persistent', '--name')).includes('kept')
+  await loaded('kept')
+  assert.equal([await known('source'), await known('target')], [true, false])
+  await target.activate('kept')
+  assert.equal([await known('source'), await known('target')], [true, true])
+  await source.release('kept')
+  assert.equal([await known('source'), await known('target')], [false, true])
+  assert.not.match(await hosts.virsh('target', 'dumpxml', 'kept'), 'dev.ferry')
+  assert.not.match(await hosts.virsh('target', 'dumpxml', '--inactive', 'kept'), 'dev.ferry')
+  await target.release('kept')
+})
+
+test('is not sent with a cookie that libvirtd would die of', async () => {
+  await defined('sweet')
+  await prepared('sweet')
+  const failure = await failureOf(source.perform('sweet', orderTo(new PassThrough(), '<a/>')))
+  assert.is(failure.type, 'HypervisorFailed')
+  assert.is(await stateOn(source, 'sweet'), 'running')
+  await target.clear('sweet')
+  await source.release('sweet')
+})
+
+test('both libvirtds may die between the copy and the verdict', async () => {
+  await defined('steady')
+  await loaded('steady')
+  for (const name of names) {
+    await hosts.end(name, 'SIGKILL')
+    await hosts.start(name)
+  }
+  await until('both to be seen again', async () => {
+    const seen = [stateOn(source, 'steady'), stateOn(target, 'steady')]
+    return (await Promise.all(seen).catch(() => [])).join() === 'sent,loaded'
+  })
+  await target.activate('steady')
+  await source.release('steady')
+  assert.equal(
+    [await stateOn(source, 'steady'), await stateOn(target, 'steady')],
+    [undefined, 'running'],
+  )
+  await target.release('steady')
+})
+
+test.run()
