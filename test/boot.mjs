@@ -1,4 +1,4 @@
-// From a bare machine to a running program: `node test/boot.mjs demo|test|hosts|sim|chaos|bench|chaos [...]`.
+// From a bare machine to a running program: `node test/boot.mjs demo|test|hosts|sim|mutations|chaos|bench [...]`.
 // Plain JavaScript without dependencies, because nothing is installed yet when it starts.
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
