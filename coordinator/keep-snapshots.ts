@@ -33,7 +33,7 @@ export function keepSnapshots(edges: {
     const began = clock.elapsed()
     from = position
     try {
-      const made = snapshotOf(fleet, behind, { fold: snapshots.fold, clock })
+      const made = snapshotOf(fleet, behind, { ...snapshots, clock })
       const written = made.then((snapshot) => snapshots.write(snapshot))
       await within(clock, WRITE_MS, 'writing a snapshot', written)
       say.info({ position, tookMs: Math.round(clock.elapsed() - began) }, 'snapshot written')

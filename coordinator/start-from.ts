@@ -58,7 +58,7 @@ export async function openSnapshot(
   log: Log,
   signal?: AbortSignal,
 ): Promise<{ seal: Seal; fleet: Fleet } | { fault: SnapshotFault }> {
-  const opened = await fleetFrom(await snapshots.read(name), snapshots.fold)
+  const opened = await fleetFrom(await snapshots.read(name), snapshots.fold, snapshots.digest)
   if ('fault' in opened) return opened
   const { subject, position, event, storedAt } = opened.seal
   const standing = await log.next(subject, position - 1, signal === undefined ? {} : { signal })

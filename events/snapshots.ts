@@ -1,4 +1,4 @@
-import type { Bytes } from './snapshot.ts'
+import type { Bytes, Digest } from './snapshot.ts'
 
 /**
  * Where snapshots are put away: the last few, so that a start survives one that was broken. Two keep these promises,
@@ -9,6 +9,8 @@ import type { Bytes } from './snapshot.ts'
 export interface Snapshots {
   /** The fold whose states these are. */
   readonly fold: string
+  /** How they are hashed, where that is not to be left to the runtime. */
+  readonly digest?: Digest
   /** The names of what stands there, the one that was written last first. */
   list(): Promise<readonly string[]>
   /** @throws whatever says that it is not whole. */

@@ -122,7 +122,16 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
   }
   // While the log is not trusted nothing is noted, and a fact that was on its way may have come to stand there.
   const upTo = async () => (witness.isWell() ? journal : await readJournal()).upTo()
-  const inventory = { host, log, heartbeats, clock, say, driver, facts, upTo, signal }
+  let serving: Promise<void> = Promise.resolve()
+  // I1: a recovery relies on what is said here. What a hypervisor was told before the alarm may still happen, and is waited for.
+  const stopped = async () => {
+    const alarm = witness.stoppedAt()
+    if (alarm === undefined) return undefined
+    await serving.catch(() => {})
+    await movers?.stopAll()
+    return alarm
+  }
+  const inventory = { host, log, heartbeats, clock, say, driver, facts, upTo, stopped, signal }
   const reporter = reportInventory(inventory)
   witness.onChange(reporter.again)
   say.info(
@@ -152,7 +161,8 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
         await movers?.stop(command.vm)
         return carryOut(command, hands, stop)
       }
-      await serve({ hands, does, journal, recoveredAt: witness.recoveredAt(), signal: now })
+      serving = serve({ hands, does, journal, recoveredAt: witness.recoveredAt(), signal: now })
+      await serving
     }
   }
   const obeyToTheEnd = async () => {

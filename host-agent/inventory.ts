@@ -21,6 +21,8 @@ export type InventoryEdges = {
   >
   /** The position of this host's last fact. */
   readonly upTo: () => Promise<number>
+  /** The alarm about the log that this host has stopped for, when all that was under way has ended; undefined: it goes on. */
+  readonly stopped: () => Promise<number | undefined>
   readonly signal: AbortSignal
 }
 
@@ -58,7 +60,7 @@ async function report(
   onForget: (act: () => void) => void,
   told: () => void,
 ): Promise<void> {
-  const { host, log, clock, say, driver, facts, upTo, signal } = edges
+  const { host, log, clock, say, driver, facts, upTo, stopped, signal } = edges
   let wake = new AbortController()
   driver.onChange(() => wake.abort())
   const startedAt = Math.floor(clock.now())
@@ -72,6 +74,7 @@ async function report(
   for (let number = 1; !signal.aborted;) {
     wake = new AbortController()
     try {
+      const alarm = await stopped()
       const asOf = await upTo()
       const guests = (await driver.inspect()).toSorted((a, b) => (a.vm < b.vm ? -1 : 1))
       const data = {
@@ -79,6 +82,7 @@ async function report(
         ...driver.hypervisor,
         guests,
         asOf,
+        ...(alarm === undefined ? {} : { stopped: alarm }),
         ...(measured === undefined ? {} : { clock: measured }),
       }
       if (JSON.stringify({ ...data, clock: 0 }) !== reported || number <= 2) {

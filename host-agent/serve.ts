@@ -15,12 +15,14 @@ import type { Command, Fact } from './voice.ts'
  * - S1 A command is acknowledged only when its answer stands in the log, or when it is void.
  * - S2 Delivered again while it is being carried out, it is not carried out twice.
  * - S3 A command from before the last recovery of the log is void.
+ * - S4 When it has ended, nothing that it was told is under way any more.
  */
 export async function serve(office: Office): Promise<void> {
   const { hands, recoveredAt, signal } = office
   const { host, log, say } = hands
   const works = new Map<string, Work[]>()
   const desk: Desk = { ...office, works, starts: new Map() }
+  const starting = new Set<Promise<void>>()
 
   const durable = `agent-${token(host)}`
   const subject = filters.commandsFor(host)
@@ -37,14 +39,16 @@ export async function serve(office: Office): Promise<void> {
     } else if (position < recoveredAt) {
       delivery.done()
     } else if (message.event.type === 'Start') {
-      void start(message.event, delivery, desk)
+      const start = startOnce(message.event, delivery, desk)
+      starting.add(start)
+      void start.then(() => starting.delete(start))
     } else if (isCommand(message.event)) {
       receive(message.event, delivery, desk)
     } else delivery.done()
   }
   const left = [...works.values()].flat()
   for (const { stop } of left) stop.abort(new Stopped())
-  await Promise.allSettled(left.map(({ ended }) => ended))
+  await Promise.allSettled([...left.map(({ ended }) => ended), ...starting])
 }
 
 export type Office = {
@@ -172,7 +176,7 @@ async function keepSaying(word: () => void, { clock }: Hands, signal: AbortSigna
  * must still want it: a recovery takes orders back, and one that was on its way may come behind it, when the guest that
  * was started then has been moved away (I1).
  */
-async function start(command: EventOf<'Start'>, delivery: Delivery, desk: Desk): Promise<void> {
+async function startOnce(command: EventOf<'Start'>, delivery: Delivery, desk: Desk): Promise<void> {
   const { hands, journal, starts } = desk
   const { vm, data } = command
   if (journal.hasStarted(data.start)) return delivery.done()

@@ -396,6 +396,8 @@ export const messages = {
       guests: Type.Array(GuestReport),
       /** The position of this host's last fact when it looked: what it said later about a guest is newer than this. */
       asOf: Position,
+      /** The last alarm about the log that this host has heeded: from then on nothing was done here, and nothing was under way. */
+      stopped: Type.Optional(Position),
       agentVersion: Text,
       /** This host's clock minus the log server's, and how wrong that may be; absent until it was measured. */
       clock: Type.Optional(Type.Object({ offsetMs: Type.Number(), errorMs: Milliseconds })),

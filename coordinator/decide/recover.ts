@@ -54,14 +54,17 @@ export function judgeRecover(
   }
 }
 
-/** Hosts that have not said what runs there since the last alarm. */
+/** Hosts that have not said what runs there since they stopped for the last alarm. */
 export function silentSince(fleet: Fleet, world: World): string[] {
   const alarmedAt = Math.max(
     0,
     ...Object.values(fleet.alarms.standing).map(({ position }) => position),
   )
   return [...fleet.hosts.values()]
-    .filter(({ host, position }) => !world.alive.has(host) || position < alarmedAt)
+    .filter(
+      ({ host, position, report: { stopped = 0 } }) =>
+        !world.alive.has(host) || Math.min(position, stopped) < alarmedAt,
+    )
     .map(({ host }) => host)
 }
 

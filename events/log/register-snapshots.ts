@@ -2,6 +2,7 @@ import { promisify } from 'node:util'
 import { gunzip, gzip } from 'node:zlib'
 import { Type } from 'typebox'
 import { parse } from '@ferry/schemas/parse'
+import type { Digest } from '../snapshot.ts'
 import type { Registers } from '../registers.ts'
 import { KEPT } from '../snapshots.ts'
 import type { Snapshots } from '../snapshots.ts'
@@ -13,7 +14,11 @@ import type { Snapshots } from '../snapshots.ts'
  *     snapshot.<place>.head          { parts }; its revision says which was written last
  *     snapshot.<place>.part.<number> base64
  */
-export function registerSnapshots(registers: Registers, fold: string): Snapshots {
+export function registerSnapshots(
+  registers: Registers,
+  fold: string,
+  { pack, unpack, digest }: Packing = onThreads,
+): Snapshots {
   const headOf = async (place: string) => ({
     place,
     register: await registers.read(`snapshot.${place}.head`),
@@ -23,6 +28,7 @@ export function registerSnapshots(registers: Registers, fold: string): Snapshots
 
   return {
     fold,
+    ...(digest === undefined ? {} : { digest }),
     list: async () =>
       (await heads())
         .flatMap(({ place, register }) => (register === undefined ? [] : { place, register }))
@@ -38,34 +44,49 @@ export function registerSnapshots(registers: Registers, fold: string): Snapshots
         if (found === undefined) throw new Error(`part ${number} of ${parts} is not there`)
         texts.push(found.value)
       }
-      const packed = Buffer.from(texts.join(''), 'base64')
-      return new Uint8Array(await unpack(packed, { maxOutputLength: MOST_BYTES }))
+      const zipped = Buffer.from(texts.join(''), 'base64')
+      return new Uint8Array(await unpack(zipped))
     },
 
     write: async (snapshot) => {
-      const packed = (await pack(snapshot, { level: 1 })).toString('base64')
-      const parts = Math.ceil(packed.length / PART)
+      const zipped = (await pack(snapshot)).toString('base64')
+      const parts = Math.ceil(zipped.length / PART)
       const [oldest] = (await heads()).toSorted(
         (a, b) => (a.register?.revision ?? 0) - (b.register?.revision ?? 0),
       )
       const place = oldest?.place ?? ''
       for (let number = 0; number < parts; number++)
-        await registers.put(part(place, number), packed.slice(number * PART, (number + 1) * PART))
+        await registers.put(part(place, number), zipped.slice(number * PART, (number + 1) * PART))
       await registers.put(`snapshot.${place}.head`, JSON.stringify({ parts }))
     },
   }
 }
 
-const places = Array.from({ length: KEPT }, (_, number) => String(number))
+/** What takes long enough to be left to threads. A simulation does it at once, because no seed decides when they end. */
+export type Packing = {
+  readonly pack: (bytes: Uint8Array) => Promise<Buffer>
+  readonly unpack: (bytes: Buffer) => Promise<Buffer>
+  readonly digest?: Digest
+}
 
-const [pack, unpack] = [
-  promisify<Buffer | Uint8Array, object, Buffer>(gzip),
-  promisify<Buffer, object, Buffer>(gunzip),
-]
+const places = Array.from({ length: KEPT }, (_, number) => String(number))
 
 /** In characters; a server takes a megabyte for each message unless it was set up otherwise. */
 const PART = 512 * 1024
 /** More than any fleet's state, and less than would fell the process that reads what somebody else put there. */
 const MOST_BYTES = 512 * 1024 * 1024
+
+/** Quickly rather than small. */
+export const packed = { level: 1 }
+export const unpacked = { maxOutputLength: MOST_BYTES }
+
+const [zip, unzip] = [
+  promisify<Uint8Array, object, Buffer>(gzip),
+  promisify<Buffer, object, Buffer>(gunzip),
+]
+const onThreads: Packing = {
+  pack: (bytes) => zip(bytes, packed),
+  unpack: (bytes) => unzip(bytes, unpacked),
+}
 
 const Head = Type.Object({ parts: Type.Integer({ minimum: 1, maximum: 1000 }) })

@@ -28,6 +28,8 @@ export type Witness = {
   /** Waits until nothing speaks against the log. The signal is aborted when something does. */
   readonly well: (signal: AbortSignal) => Promise<AbortSignal>
   readonly isWell: () => boolean
+  /** The position of the last alarm that was heard, while one stands; undefined: nothing has been stopped. */
+  readonly stoppedAt: () => number | undefined
   /** Resolves when it is known for the first time whether the log can be trusted. */
   readonly judged: Promise<void>
   /** Resolves when all that was acted on would be remembered after a power cut; nothing is answered before. */
@@ -266,6 +268,10 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
       return stop.signal
     },
     isWell: () => state === 'well',
+    stoppedAt: () =>
+      state === 'stopped'
+        ? Math.max(0, ...Object.values(known.standing).map(({ position }) => position))
+        : undefined,
     judged: when(() => state !== 'comparing', signal).catch(() => {}),
     remembered: () => watermark.sync(),
     seen,

@@ -21,7 +21,7 @@ import { tell, worldAfter } from '../story.ts'
 import type { Told } from '../story.ts'
 
 /** Taken after all that the host has said. */
-const late = { asOf: 1000 }
+const late = { asOf: 1000, stopped: 1000 }
 const rack1 = (state: 'running' | 'sent') => hostReported('rack1', [{ vm: 'web1', state }], late)
 const rack2 = (state: 'running' | 'loaded') => hostReported('rack2', [{ vm: 'web1', state }], late)
 const switching = [...upToPerforming(), performed()]
@@ -93,6 +93,8 @@ test('a fence that was settled in what the log lost does not speak against the c
 
 test('hosts that said nothing since the alarm are waited for, and a whole log is left alone', () => {
   assert.is(judged(tell(...alarmed, rack2('running'))), 'HostsSilent')
+  const goesOn = hostReported('rack1', [{ vm: 'web1', state: 'sent' }], { asOf: 1000 })
+  assert.is(judged(tell(...alarmed, goesOn, rack2('running'))), 'HostsSilent')
   assert.is(judged(tell(...switching)), 'LogWhole')
 })
 

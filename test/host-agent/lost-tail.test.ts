@@ -162,6 +162,39 @@ test('an order to start that was on its way when a recovery took it back is not 
     assert.equal(places(fleet), ['rack1 running', 'rack2 running'])
   }))
 
+test('a recovery waits for what a hypervisor was told before the alarm', async () => {
+  let letGo = () => {}
+  const held = new Promise<void>((resolve) => {
+    letGo = resolve
+  })
+  let isReached = false
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    start: async (vm) => {
+      isReached ||= vm === 'web1'
+      if (vm === 'web1') await held
+      return driver.start(vm)
+    },
+  })
+  await withFleet(two, { drivers }, async (fleet) => {
+    const { log } = fleet
+    await fleet.start('web2', 'rack2')
+    const end = await log.head()
+    const starting = fleet.start('web1', 'rack1')
+    await until('the start to be reached', () => isReached)
+    log.putBack(end)
+    await until('rack2 alone to have stopped', async () => {
+      const answer = await recover(fleet)
+      return !answer.accepted && answer.sentence.startsWith('rack1 has not said')
+    })
+    assert.equal(places(fleet), ['rack2 running'])
+    letGo()
+    await recovered(fleet)
+    await starting
+    assert.equal(places(fleet), ['rack1 running', 'rack2 running'])
+  })
+})
+
 test('a coordinator without a memory stops as well, because the hosts say it', () =>
   withFleet(two, {}, async (fleet) => {
     await fleet.start('web1', 'rack1')
