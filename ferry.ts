@@ -25,3 +25,5 @@ for (const verb of [...verbs(checkHost), agentVerb(ending, untilInterrupted)])
   program.addCommand(verb.copyInheritedSettings(program))
 program.addCommand(complete(program))
 await program.parseAsync()
+// Not by itself: a connection that was just being made anew when it was closed leaves a socket open (nats.js).
+process.exit()

@@ -1,3 +1,5 @@
+import { setMaxListeners } from 'node:events'
+import type { Clock } from '@ferry/events/clock'
 import type { Wire } from '@ferry/host-agent/transfer/wire'
 
 /**
@@ -8,6 +10,8 @@ export type Life = {
   /** The thing as this life may use it. */
   readonly hold: <T extends object>(thing: T) => T
   readonly wire: (wire: Wire) => Wire
+  /** Its timers end with it. */
+  readonly clock: (clock: Clock) => Clock
   /** What the system does for a process that has ended; at once, if it has. */
   readonly atEnd: (act: () => void) => void
   readonly end: () => void
@@ -41,15 +45,28 @@ export function newLife(): Life {
     return isIterable(answer) ? all(answer) : answer
   }
 
+  const hold = <T extends object>(thing: T): T =>
+    new Proxy(thing, {
+      get: (target, name) => {
+        const member: unknown = Reflect.get(target, name)
+        if (typeof member !== 'function') return member
+        return (...words: unknown[]): unknown =>
+          isOver ? stillborn : held(Reflect.apply(member, target, words))
+      },
+    })
+  const over = new AbortController()
+  setMaxListeners(0, over.signal)
+
   return {
-    hold: (thing) =>
-      new Proxy(thing, {
-        get: (target, name) => {
-          const member: unknown = Reflect.get(target, name)
-          if (typeof member !== 'function') return member
-          return (...words: unknown[]): unknown =>
-            isOver ? stillborn : held(Reflect.apply(member, target, words))
-        },
+    hold,
+    clock: (clock) =>
+      hold({
+        ...clock,
+        sleep: (ms, signal) =>
+          clock.sleep(
+            ms,
+            signal === undefined ? over.signal : AbortSignal.any([signal, over.signal]),
+          ),
       }),
     wire: (wire) => ({
       listen: async (at, door) => {
@@ -73,6 +90,7 @@ export function newLife(): Life {
     atEnd,
     end: () => {
       isOver = true
+      over.abort()
       for (const act of acts.splice(0)) act()
     },
   }

@@ -12,6 +12,7 @@ import type { KV } from '@nats-io/kv'
 import { connect as connectNats, credsAuthenticator, millis, nanos } from 'nats'
 import type { NatsConnection } from 'nats'
 import type { CopyProgress } from '@ferry/schemas/policy'
+import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
 import { NotDurable, demand, usualReplicas } from '../durability.ts'
 import type { Durability, LogFacts } from '../durability.ts'
@@ -132,7 +133,8 @@ export async function connect(
       facts,
       close: async () => {
         stop()
-        await nc.close()
+        // A server that takes nothing more must not keep anybody from ending.
+        await within(clock, CLOSE_MS, 'closing the connection', nc.close()).catch(() => {})
       },
     }
   } catch (error) {
@@ -140,6 +142,8 @@ export async function connect(
     throw error
   }
 }
+
+const CLOSE_MS = 2000
 
 async function dial({ servers, name, credentialsFile }: LogAddress): Promise<NatsConnection> {
   return connectNats({
