@@ -230,7 +230,14 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
   }
   async function* deliveries(receiver: Parameters<Log['deliveries']>[0]) {
     for await (const delivery of log.deliveries(receiver)) {
-      keep(delivery.entry)
+      try {
+        keep(delivery.entry)
+      } catch (error) {
+        // A disk that is full now may have room later, and the command comes again.
+        say.error({ err: error }, 'what was seen cannot be written down: nothing is obeyed')
+        delivery.again(AGAIN_MS)
+        continue
+      }
       yield delivery
     }
   }

@@ -127,6 +127,28 @@ test('a guest does not wait for the disk to remember why it may run; whoever ask
   })
 })
 
+test('a full disk holds commands up, and ends no agent', async () => {
+  let isFull = false
+  let tries = 0
+  const watermarks = (watermark: Watermark): Watermark => ({
+    ...watermark,
+    keep: () => {
+      if (!isFull) return watermark.keep()
+      tries += 1
+      throw new Error('ENOSPC: no space left on device')
+    },
+  })
+  await withFleet(two, { watermarks }, async (fleet) => {
+    isFull = true
+    const starting = fleet.start('web1', 'rack1')
+    await until('it to be tried again', () => tries > 2)
+    assert.equal(places(fleet), [])
+    isFull = false
+    await starting
+    assert.equal(places(fleet), ['rack1 running'])
+  })
+})
+
 test('a start that the log has forgotten is not carried out a second time', () =>
   withFleet(two, {}, async (fleet) => {
     await fleet.start('web1', 'rack1')

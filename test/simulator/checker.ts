@@ -26,6 +26,8 @@ export type Checker = {
   readonly afterStep?: () => void
   readonly onEffect?: (effect: Effect) => void
   readonly onEntry?: (entry: Entry, ruling: Ruling) => void
+  /** The log has lost its tail; this is what is left of it. */
+  readonly onLoss?: (left: readonly Entry[]) => void
   /** When calm has come and everything had time to end. */
   readonly atEnd?: () => Promise<void> | void
 }

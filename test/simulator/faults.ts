@@ -44,6 +44,25 @@ export type Faults = {
   readonly repeatedRequest: number
   /** What a writer has said is stored once more, however long after, for each second. */
   readonly repeatedMessagePerSecond: number
+  /** The log's server stops, and comes back without its last few messages, or as it was a while ago. */
+  readonly lostTailPerSecond: number
+  /** A snapshot that is stored is altered, or a part of it goes. */
+  readonly snapshotRotPerSecond: number
+  /** A machine's disk is full for a while, for each second and machine: what its agent has seen cannot be written down. */
+  readonly diskFullPerSecond: number
+  /** The same of the log's server: it answers that it stores nothing. */
+  readonly logFullPerSecond: number
+  /**
+   * A hypervisor says that it has done what it was told, and has not:
+   * - activate: the guest stays loaded, and runs nowhere once its source is released. That is the hypervisor's doing: the
+   *   guest counts as hurt. The inventory tells, and nobody repairs it.
+   * - resume: the same, of a source that stays paused.
+   * - release: a copy that does not run is still there. The inventory tells; it is never started.
+   * - clear: the same, of a copy that was never told to start. Of one whose start was refused it must not lie: the word that
+   *   it never ran lets the source run on, and rests on this copy's end.
+   * Never that a copy which runs does not: nothing could hold I1 then.
+   */
+  readonly driverLies: number
 }
 
 export const noFaults: Faults = {
@@ -75,9 +94,14 @@ export const noFaults: Faults = {
   cancel: 0,
   repeatedRequest: 0,
   repeatedMessagePerSecond: 0,
+  lostTailPerSecond: 0,
+  snapshotRotPerSecond: 0,
+  diskFullPerSecond: 0,
+  logFullPerSecond: 0,
+  driverLies: 0,
 }
 
-/** The most of each. */
+/** The most of each. New ones stand last: what a seed drew before stays as it was. */
 const worst: Faults = {
   lostRequest: 0.03,
   lostAnswer: 0.03,
@@ -107,6 +131,11 @@ const worst: Faults = {
   cancel: 0.3,
   repeatedRequest: 0.3,
   repeatedMessagePerSecond: 5,
+  lostTailPerSecond: 0.03,
+  snapshotRotPerSecond: 0.1,
+  diskFullPerSecond: 0.01,
+  logFullPerSecond: 0.03,
+  driverLies: 0.03,
 }
 
 /** Each run leaves some faults out and takes more or less of the others: all at once would hide what few can do. */

@@ -10,6 +10,7 @@ import type { Registers } from '@ferry/events/registers'
 import type { Chances } from './chance.ts'
 import type { Faults } from './faults.ts'
 import type { Life } from './life.ts'
+import type { Link } from './link.ts'
 import type { LogServer } from './log-server.ts'
 import { LOG } from './network.ts'
 import type { Network } from './network.ts'
@@ -17,6 +18,7 @@ import type { Time } from './time.ts'
 
 export type ClientEdges = {
   readonly life: Life
+  readonly link: Link
   readonly server: LogServer
   readonly network: Network
   readonly time: Time
@@ -28,17 +30,18 @@ export type ClientEdges = {
 const REOPEN_MS = 500
 
 /** One way to the server and back: what gets lost or late there, gets lost for the caller too. */
-function requests({ life, server, network, time, chances, faults }: ClientEdges) {
+function requests({ life, link, network, time, chances, faults }: ClientEdges) {
   const { node } = life
   const chance = chances(`requests of ${node}`)
   return <T>(what: string, serve: () => T): Promise<T> => {
     const answer = new Promise<T>((resolve, reject) => {
       const { lostRequest, lostAnswer, lateAnswer } = faults()
-      if (!network.reaches(node, LOG) || chance.happens(lostRequest)) return
+      const sentOn = link.present()
+      if (sentOn === undefined || !network.reaches(node, LOG) || chance.happens(lostRequest)) return
       const lateMs = chance.happens(lateAnswer) ? chance.between(100, 5000) : 0
       const isAnswerLost = chance.happens(lostAnswer)
       time.after(network.latency() + lateMs, () => {
-        if (!server.isUp()) return
+        if (link.present() !== sentOn) return
         let act: () => void
         try {
           const value = serve()
@@ -56,7 +59,7 @@ function requests({ life, server, network, time, chances, faults }: ClientEdges)
 
 /** The log as one process sees it: what JetStream's adapter promises, over a simulated network. */
 export function logClient(edges: ClientEdges): Log {
-  const { life, server, network, time, chances, faults } = edges
+  const { life, link, server, network, time, chances, faults } = edges
   const request = requests(edges)
   const { ask, heard, silentForMs } = makeAsking({
     clock: life.clock,
@@ -69,17 +72,21 @@ export function logClient(edges: ClientEdges): Log {
     const queue = new Queue<Entry>()
     const chance = chances(`following by ${life.node}`)
     const isWanted = matching(range.subject)
-    const waiting = server.behind(range.after, range.subject)
+    let waiting = server.behind(range.after, range.subject)
+    /** A consumer is opened anew behind what it gave last, also on a log that is shorter by then. */
+    let given = range.after
     let isOnItsWay = false
     const feed = () => {
       if (isOnItsWay || range.signal.aborted || life.isDead() || waiting.length === 0) return
       isOnItsWay = true
-      const isOpen = server.isUp() && network.reaches(LOG, life.node)
+      const on = link.present()
+      const isOpen = on !== undefined && network.reaches(LOG, life.node)
       const lateMs = chance.happens(faults().lateFollow) ? chance.between(1, 3000) : 0
       time.after(isOpen ? network.latency() + lateMs : REOPEN_MS, () => {
         isOnItsWay = false
-        if (isOpen) {
+        if (isOpen && link.present() === on) {
           const batch = waiting.splice(0)
+          given = batch.at(-1)?.position ?? given
           life.whenAwake(() => {
             heard()
             for (const entry of batch) queue.put(entry)
@@ -88,11 +95,18 @@ export function logClient(edges: ClientEdges): Log {
         feed()
       })
     }
-    const forget = server.onStored((entry) => {
-      if (!isWanted(entry.subject)) return
+    const forgetStored = server.onStored((entry) => {
+      if (entry.position <= given || !isWanted(entry.subject)) return
       waiting.push(entry)
       feed()
     })
+    const forgetLoss = server.onLost(() => {
+      waiting = waiting.filter(({ position }) => position <= server.entries.length)
+    })
+    const forget = () => {
+      forgetStored()
+      forgetLoss()
+    }
     const end = () => queue.close()
     range.signal.addEventListener('abort', end, { once: true })
     if (range.signal.aborted) end()
@@ -137,15 +151,14 @@ export function logClient(edges: ClientEdges): Log {
     follow,
     deliveries: (receiver) => deliveries(receiver, edges),
     silentForMs,
-    // This server forgets nothing.
-    onReturn: () => () => {},
+    onReturn: link.onReturn,
   }
 }
 
 /** What nobody was done with comes again. The newest process that asks gets it. */
 async function* deliveries(
   receiver: Parameters<Log['deliveries']>[0],
-  { life, server, network, time, chances, faults }: ClientEdges,
+  { life, link, server, network, time, chances, faults }: ClientEdges,
 ): AsyncGenerator<Delivery, void, undefined> {
   const { durable, subject, ackWaitMs, signal } = receiver
   const chance = chances(`deliveries to ${life.node}`)
@@ -155,9 +168,10 @@ async function* deliveries(
   const timers = new Map<number, { cancel: () => void }>()
 
   const sent = (act: () => void) => {
-    if (life.isDead() || !network.reaches(life.node, LOG) || chance.happens(faults().lostAck))
-      return
-    time.after(network.latency(), () => server.isUp() && act())
+    const sentOn = link.present()
+    if (life.isDead() || sentOn === undefined || !network.reaches(life.node, LOG)) return
+    if (chance.happens(faults().lostAck)) return
+    time.after(network.latency(), () => link.present() === sentOn && act())
   }
   const offerIn = (entry: Entry, ms: number) => {
     timers.get(entry.position)?.cancel()
@@ -169,30 +183,48 @@ async function* deliveries(
   const offer = (entry: Entry) => {
     if (life.isDead() || signal.aborted || acked.has(entry.position)) return
     offerIn(entry, ackWaitMs)
-    if (!server.isUp() || !network.reaches(LOG, life.node)) return
+    if (link.present() === undefined || !network.reaches(LOG, life.node)) return
     const times = chance.happens(faults().repeatedDelivery) ? 2 : 1
     for (let time_ = 0; time_ < times; time_++)
       time.after(network.latency(), () => life.whenAwake(() => queue.put(deliveryOf(entry))))
   }
-  const deliveryOf = (entry: Entry): Delivery => ({
-    entry,
-    done: () =>
-      sent(() => {
-        acked.add(entry.position)
-        timers.get(entry.position)?.cancel()
-      }),
-    working: () => sent(() => acked.has(entry.position) || offerIn(entry, ackWaitMs)),
-    again: (ms) => sent(() => acked.has(entry.position) || offerIn(entry, ms)),
-  })
+  /** The server knows what it is told by its position, whatever stands there by then. */
+  const deliveryOf = ({ position, ...rest }: Entry): Delivery => {
+    const later = (ms: number) => {
+      const entry = server.entries[position - 1]
+      if (entry !== undefined && !acked.has(position)) offerIn(entry, ms)
+    }
+    return {
+      entry: { position, ...rest },
+      done: () =>
+        sent(() => {
+          if (position > server.entries.length) return
+          acked.set(position, time.now())
+          timers.get(position)?.cancel()
+        }),
+      working: () => sent(() => later(ackWaitMs)),
+      again: (ms) => sent(() => later(ms)),
+    }
+  }
+  const offerAll = () => {
+    for (const timer of timers.values()) timer.cancel()
+    timers.clear()
+    for (const entry of server.entries) if (isWanted(entry.subject)) offer(entry)
+  }
 
-  const forget = server.onStored((entry) => {
+  const forgetStored = server.onStored((entry) => {
     if (isWanted(entry.subject)) offer(entry)
   })
+  const forgetLoss = server.onLost(offerAll)
+  const forget = () => {
+    forgetStored()
+    forgetLoss()
+  }
   const end = () => queue.close()
   signal.addEventListener('abort', end, { once: true })
   if (signal.aborted) end()
   life.onDeath(forget)
-  for (const entry of server.entries) if (isWanted(entry.subject)) offer(entry)
+  offerAll()
   try {
     yield* queue
   } finally {
@@ -202,7 +234,7 @@ async function* deliveries(
 }
 
 export function registersClient(edges: ClientEdges, prefix: string): Registers {
-  const { life, server, network, time } = edges
+  const { life, link, server, network, time } = edges
   const request = requests(edges)
   const keyOf = (key: string) => `${prefix}/${key}`
   return {
@@ -231,10 +263,11 @@ export function registersClient(edges: ClientEdges, prefix: string): Registers {
           .toSorted((a, b) => a.revision - b.revision)
         if (news.length === 0) return
         isOnItsWay = true
-        const isOpen = server.isUp() && network.reaches(LOG, life.node)
+        const on = link.present()
+        const isOpen = on !== undefined && network.reaches(LOG, life.node)
         time.after(isOpen ? network.latency() : REOPEN_MS, () => {
           isOnItsWay = false
-          if (isOpen)
+          if (isOpen && link.present() === on)
             for (const register of news) {
               seen = register.revision
               const key = register.key.slice(prefix.length + 1)
@@ -243,7 +276,16 @@ export function registersClient(edges: ClientEdges, prefix: string): Registers {
           feed()
         })
       }
-      const forget = server.onRegister(feed)
+      const forgetRegister = server.onRegister(feed)
+      // Opened anew, it tells everything once more.
+      const forgetReturn = link.onReturn(() => {
+        seen = 0
+        feed()
+      })
+      const forget = () => {
+        forgetRegister()
+        forgetReturn()
+      }
       const end = () => queue.close()
       signal.addEventListener('abort', end, { once: true })
       if (signal.aborted) end()

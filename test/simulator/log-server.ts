@@ -13,7 +13,26 @@ export type LogServer = {
   readonly entries: readonly Entry[]
   readonly bodies: readonly string[]
   readonly isUp: () => boolean
+  /** Ends it for so long, and with it all connections. */
   readonly stop: (ms: number) => void
+  /** For so long it has no room, and says so. */
+  readonly fill: (ms: number) => void
+  readonly hasRoom: () => boolean
+  /** How often it was stopped: a connection lives between two stops. */
+  readonly stops: () => number
+  readonly onUp: (tell: () => void) => () => void
+  /**
+   * Makes it what it was before the messages behind a position came: they are gone, and whatever was acknowledged or
+   * written into a register since. While it is stopped.
+   */
+  readonly putBack: (position: number) => void
+  readonly onLost: (tell: () => void) => () => void
+  /** How often it has lost something. */
+  readonly losses: () => number
+  /** Whatever has stood on a subject, in the order in which it was stored. */
+  readonly everOn: (subject: string) => readonly Remembered[]
+  /** The same of all subjects. */
+  readonly ever: readonly Remembered[]
   readonly append: (message: Message) => Stored
   readonly next: (subject: string, after: number) => Entry | undefined
   readonly last: (subject: string) => Entry | undefined
@@ -22,8 +41,24 @@ export type LogServer = {
   readonly registers: Map<string, Register>
   readonly setRegister: (key: string, value: string) => number
   readonly onRegister: (tell: () => void) => () => void
-  /** Positions that a durable receiver is done with. */
-  readonly acked: (durable: string) => Set<number>
+  /** Positions that a durable receiver is done with, and since when. */
+  readonly acked: (durable: string) => Map<number, number>
+}
+
+/** An entry, and for how many of the log's losses it was there: from that loss on, and no more from this one on. */
+export type Remembered = {
+  readonly entry: Entry
+  readonly cameAfter: number
+  wentWith: number | undefined
+}
+
+/** What JetStream answers when its disk is full. It may pass, so whoever hears it asks again. */
+class NoRoom extends Error {
+  override readonly name = 'NoRoom'
+
+  constructor() {
+    super('insufficient storage resources available')
+  }
 }
 
 export type Message = {
@@ -42,12 +77,22 @@ export function logServer(time: Time, chance: Chance, faults: () => Faults): Log
   const bySubject = new Map<string, Entry[]>()
   const ids = new Map<string, number>()
   const registers = new Map<string, Register>()
-  const receivers = new Map<string, Set<number>>()
+  const receivers = new Map<string, Map<number, number>>()
   const tellStored = new Set<(entry: Entry) => void>()
   const tellRegister = new Set<() => void>()
+  const tellUp = new Set<() => void>()
+  const tellLost = new Set<() => void>()
+  const ever: Remembered[] = []
+  const everBySubject = new Map<string, Remembered[]>()
+  /** What each write into a register wrote over. */
+  const writes: { readonly key: string; readonly at: number; readonly before?: Register }[] = []
   let downUntil = 0
+  let fullUntil = 0
+  let stops = 0
+  let losses = 0
   let revision = 0
 
+  const hasRoom = () => fullUntil <= time.now()
   const on = (subject: string) => bySubject.get(subject) ?? []
   const store = (subject: string, body: string): Entry => {
     const entry = readEntry({ position: entries.length + 1, storedAt: time.now(), subject, body })
@@ -56,6 +101,11 @@ export function logServer(time: Time, chance: Chance, faults: () => Faults): Log
     const before = bySubject.get(subject)
     if (before === undefined) bySubject.set(subject, [entry])
     else before.push(entry)
+    const remembered = { entry, cameAfter: losses, wentWith: undefined }
+    ever.push(remembered)
+    const known = everBySubject.get(subject)
+    if (known === undefined) everBySubject.set(subject, [remembered])
+    else known.push(remembered)
     for (const tell of tellStored) tell(entry)
     return entry
   }
@@ -76,10 +126,47 @@ export function logServer(time: Time, chance: Chance, faults: () => Faults): Log
     bodies,
     isUp: () => downUntil <= time.now(),
     stop: (ms) => {
+      stops += 1
+      const mine = stops
       downUntil = time.now() + ms
+      time.after(ms, () => {
+        if (stops === mine) for (const tell of tellUp) tell()
+      })
     },
+    fill: (ms) => {
+      fullUntil = time.now() + ms
+    },
+    hasRoom,
+    stops: () => stops,
+    onUp: listening(tellUp),
+    putBack: (position) => {
+      const [first] = entries.slice(position)
+      if (first === undefined) return
+      losses += 1
+      entries.length = position
+      bodies.length = position
+      for (const known of bySubject.values())
+        while ((known.at(-1)?.position ?? 0) > position) known.pop()
+      for (const [id, at] of ids) if (at > position) ids.delete(id)
+      for (const each of ever) if (each.entry.position > position) each.wentWith ??= losses
+      for (const acked of receivers.values())
+        for (const [at, since] of acked)
+          if (at > position || since >= first.storedAt) acked.delete(at)
+      while ((writes.at(-1)?.at ?? 0) >= first.storedAt) {
+        const { key = '', before } = writes.pop() ?? {}
+        if (before === undefined) registers.delete(key)
+        else registers.set(key, before)
+        revision -= 1
+      }
+      for (const tell of tellLost) tell()
+    },
+    onLost: listening(tellLost),
+    losses: () => losses,
+    everOn: (subject) => everBySubject.get(subject) ?? [],
+    ever,
     append: ({ subject, body, id, expect }) => {
       const known = id === undefined ? undefined : ids.get(id)
+      if (!hasRoom()) throw new NoRoom()
       if (known !== undefined && !chance.happens(faults().forgottenId)) return { position: known }
       if (expect !== undefined && endsAt(subject) !== expect) throw new Conflict(subject, expect)
       const { position } = store(subject, body)
@@ -97,14 +184,17 @@ export function logServer(time: Time, chance: Chance, faults: () => Faults): Log
     onStored: listening(tellStored),
     registers,
     setRegister: (key, value) => {
+      if (!hasRoom()) throw new NoRoom()
       revision += 1
+      const before = registers.get(key)
+      writes.push({ key, at: time.now(), ...(before === undefined ? {} : { before }) })
       registers.set(key, { key, value, revision, writtenAt: time.now() })
       for (const tell of tellRegister) tell()
       return revision
     },
     onRegister: listening(tellRegister),
     acked: (durable) => {
-      const known = receivers.get(durable) ?? new Set<number>()
+      const known = receivers.get(durable) ?? new Map<number, number>()
       receivers.set(durable, known)
       return known
     },

@@ -36,11 +36,13 @@ export function driverOn(
     readonly life: Life
     readonly chance: Chance
     readonly faults: () => Faults
+    /** A guest was left in a state that nobody is told of. */
+    readonly hurt: (vm: string) => void
     readonly effect: (effect: Effect) => void
   },
 ): Driver {
   const { host, world, fed } = machine
-  const { life, chance, faults, effect } = edges
+  const { life, chance, faults, hurt, effect } = edges
   const driver = simulatedDriver(world, life.clock)
 
   const called = <T>(act: () => Promise<T>): Promise<T> => life.during(answered(act))
@@ -61,6 +63,11 @@ export function driverOn(
       effect({ host, vm, call, guest: world.guests.get(vm) })
       return act()
     })
+  const lies = () => chance.happens(faults().driverLies)
+  const stateOf = (vm: string) => world.guests.get(vm)?.state
+  /** Copies whose start was refused: their end must be a true one (rule 6). */
+  const neverStarted = new Set<SimulatedGuest>()
+  const isStarted = (vm: string) => stateOf(vm) === undefined || stateOf(vm) === 'running'
   const refuses = () => chance.happens(faults().driverRefuses)
   const refusal = { type: 'HypervisorFailed', message: 'it does not want to' } as const
 
@@ -91,12 +98,31 @@ export function driverOn(
       ),
     activate: (vm) =>
       does('activate', vm, () => {
-        if (refuses() && world.guests.get(vm)?.state !== 'running') throw new NeverStarted(refusal)
-        return driver.activate(vm)
+        const guest = world.guests.get(vm)
+        if (refuses() && guest?.state !== 'running') {
+          if (guest !== undefined) neverStarted.add(guest)
+          throw new NeverStarted(refusal)
+        }
+        if (isStarted(vm) || !lies()) return driver.activate(vm)
+        hurt(vm)
+        return Promise.resolve({ runningAt: life.clock.now() })
       }),
-    release: (vm) => does('release', vm, () => driver.release(vm)),
-    resume: (vm) => does('resume', vm, () => driver.resume(vm)),
-    clear: (vm) => does('clear', vm, () => driver.clear(vm)),
+    release: (vm) =>
+      does('release', vm, async () => {
+        if (isStarted(vm) || !lies()) await driver.release(vm)
+      }),
+    resume: (vm) =>
+      does('resume', vm, () => {
+        if (isStarted(vm) || !lies()) return driver.resume(vm)
+        hurt(vm)
+        return Promise.resolve({ wasPaused: true, runningAt: life.clock.now() })
+      }),
+    clear: (vm) =>
+      does('clear', vm, async () => {
+        const guest = world.guests.get(vm)
+        const mayLie = guest !== undefined && !neverStarted.has(guest)
+        if (isStarted(vm) || !mayLie || !lies()) await driver.clear(vm)
+      }),
   }
 }
 

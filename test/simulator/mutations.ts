@@ -130,4 +130,34 @@ export const mutations: readonly Mutation[] = [
     from: 'if (own === subject) return message',
     to: 'if (own !== undefined) return message',
   },
+  {
+    bug: 'an order to start is carried out though the record does not want it any more',
+    file: 'host-agent/serve.ts',
+    from: 'if (!(await isWanted(command, hands))) {',
+    to: 'if (!(await isWanted(command, hands)) && data.start === vm) {',
+  },
+  {
+    bug: 'a recovery does not wait until each host has stopped',
+    file: 'coordinator/decide/recover.ts',
+    from: 'Math.min(position, stopped) < alarmedAt',
+    to: 'Math.min(position, stopped + alarmedAt) < alarmedAt',
+  },
+  {
+    bug: 'an inventory does not count behind a verdict',
+    file: 'events/guest.ts',
+    from: "const isWord = 'host' in event.writer && messages[event.type].kind === 'fact'",
+    to: "const isWord = 'host' in event.writer",
+  },
+  {
+    bug: 'a coordinator goes on over a tail that the log has lost',
+    file: 'coordinator/same-log.ts',
+    from: 'return entry?.position === position && entry.storedAt === storedAt',
+    to: 'return entry?.position === position || storedAt > 0',
+  },
+  {
+    bug: 'nobody misses what he has seen in the log',
+    file: 'events/log/witness.ts',
+    from: 'if (mark.life === known.life && !isMissing(mark, entry)) return',
+    to: 'if (mark.life === known.life || !isMissing(mark, entry)) return',
+  },
 ]

@@ -1,9 +1,9 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
-import type { Entry } from '@ferry/events/entry'
 import { knownSeeds, simulateAll } from './crew.ts'
 import { faultNames } from './faults.ts'
+import type { Remembered } from './log-server.ts'
 import type { Faults } from './faults.ts'
 import { commandFor, faultsOf, planOf } from './plan.ts'
 import type { Wish } from './plan.ts'
@@ -54,7 +54,7 @@ process.exitCode = runs === 1 ? await one(wishFor(whole('seed', values.seed))) :
 
 /** One seed, looked at closely. */
 async function one(wish: Wish): Promise<number> {
-  const { entries, violation, hash, ...outcome } = await simulate(planOf(wish))
+  const { ever, violation, hash, ...outcome } = await simulate(planOf(wish))
   console.log(`faults: ${faultsOf(wish).join(', ') || 'none'}`)
   console.log(
     `${outcome.migrations} migrations, ${outcome.completed} completed, ${outcome.inDoubt} in doubt, ${outcome.events} events in ${Math.round(outcome.simulatedSeconds)} simulated seconds`,
@@ -62,7 +62,7 @@ async function one(wish: Wish): Promise<number> {
   console.log(`log: sha256 ${hash}`)
   if (violation === undefined) return 0
   console.log(violation.message)
-  console.log(timeline(entries, violation.message))
+  console.log(timeline(ever, violation.message))
   return 1
 }
 
@@ -107,22 +107,24 @@ async function many(): Promise<number> {
   console.log(`Making seed ${first.wish.seed} smaller ...`)
   const { wish, outcome } = await shrink(first.wish, first.broken)
   console.log(outcome.violation?.message ?? '')
-  console.log(timeline(outcome.entries, outcome.violation?.message ?? ''))
+  console.log(timeline(outcome.ever, outcome.violation?.message ?? ''))
   console.log(`\nTo see it again: ${commandFor(wish)}`)
   return 1
 }
 
-/** What the log says about the guest that the sentence names, or of all of them. */
-function timeline(entries: readonly Entry[], sentence: string): string {
+/** What the log says about the guest that the sentence names, or of all of them; what it has lost since is marked. */
+function timeline(ever: readonly Remembered[], sentence: string): string {
   const vm = /\bvm\d+\b/.exec(sentence)?.[0]
-  const lines = entries.flatMap(({ position, storedAt, subject, message }) => {
+  const lines = ever.flatMap(({ entry, wentWith }) => {
+    const { position, storedAt, subject, message } = entry
     const event = message.is === 'event' ? message.event : undefined
     if (vm !== undefined && event !== undefined && !('vm' in event && event.vm === vm)) return []
-    const at = ((storedAt - (entries[0]?.storedAt ?? 0)) / 1000).toFixed(3)
+    const at = ((storedAt - (ever[0]?.entry.storedAt ?? 0)) / 1000).toFixed(3)
+    const mark = wentWith === undefined ? ' ' : '-'
     const attempt =
       event !== undefined && 'attempt' in event ? `${event.migration}.${event.attempt} ` : ''
     return [
-      `${String(position).padStart(6)} ${at.padStart(9)} s  ${attempt}${subject}${event === undefined ? ' (void)' : ` ${event.type}`}`,
+      `${mark}${String(position).padStart(6)} ${at.padStart(9)} s  ${attempt}${subject}${event === undefined ? ' (void)' : ` ${event.type}`}`,
     ]
   })
   return lines.slice(-MOST_LINES).join('\n')

@@ -1,28 +1,37 @@
 import { createHash } from 'node:crypto'
 import { setMaxListeners } from 'node:events'
+import { gunzipSync, gzipSync } from 'node:zlib'
 import { verbsOf } from '@ferry/coordinator/api'
 import { coordinate, defaultSettleMs } from '@ferry/coordinator/coordinate'
 import type { Coordinator } from '@ferry/coordinator/coordinate'
 import type { Rules } from '@ferry/coordinator/decide/world'
 import { defaultLease } from '@ferry/coordinator/lease'
+import { isStopped } from '@ferry/events/alarms'
 import type { Entry } from '@ferry/events/entry'
 import * as fleets from '@ferry/events/fleet'
+import type { Fleet } from '@ferry/events/fleet'
 import { isEnded } from '@ferry/events/phases'
-import type { Snapshots } from '@ferry/events/snapshots'
+import { packed, registerSnapshots, unpacked } from '@ferry/events/log/register-snapshots'
+import type { Packing } from '@ferry/events/log/register-snapshots'
 import type { Say } from '@ferry/events/say'
-import { memoryWatermark } from '@ferry/events/watermark'
-import type { Watermark } from '@ferry/events/watermark'
 import { runAgent } from '@ferry/host-agent/agent'
 import { chances as makeChances } from './chance.ts'
+import type { Chance } from './chance.ts'
 import type { Checker, Witnessed } from './checker.ts'
+import { diskOn } from './disk.ts'
+import type { Disk } from './disk.ts'
 import { noFaults } from './faults.ts'
 import type { Faults } from './faults.ts'
 import { invariants } from './invariants/all.ts'
 import { simulatedKey } from './keys.ts'
+import { honestOperator } from './honest-operator.ts'
 import { live } from './life.ts'
+import { linkOf } from './link.ts'
+import type { Link } from './link.ts'
 import type { Life } from './life.ts'
 import { logClient, registersClient } from './log-client.ts'
 import { logServer } from './log-server.ts'
+import type { LogServer, Message, Remembered } from './log-server.ts'
 import { agentGone, driverOn } from './machine.ts'
 import type { Machine } from './machine.ts'
 import { LOG, network as makeNetwork } from './network.ts'
@@ -53,12 +62,15 @@ export type Outcome = {
   readonly events: number
   readonly simulatedSeconds: number
   readonly violation?: Violation
-  readonly entries: readonly Entry[]
+  /** All that ever stood in the log. */
+  readonly ever: readonly Remembered[]
 }
 
 /** In the calm, everything has so long to end: the longest limits of a migration, one after another. */
 const CALM_MS = 30 * 60_000
 const MEMORY_MIB = 1
+/** How many messages a server lacks at the most that was restored from an old copy. */
+const OLD_COPY = 300
 /** So often a guest is asked to move, in milliseconds. */
 const ASK_EVERY_MS = 350
 
@@ -117,6 +129,12 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     const ruling = fleets.follow(fleet, entry)
     checked((checker) => checker.onEntry?.(entry, ruling))
   })
+  server.onLost(() => {
+    const { entries } = server
+    for (const position of junk) if (position > entries.length) junk.delete(position)
+    foldAnew(fleet, entries)
+    checked((checker) => checker.onLoss?.(entries))
+  })
 
   /** A process that was never written to fail so is a bug. */
   const say: Say = {
@@ -159,22 +177,37 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const { signal } = over
   setMaxListeners(0, signal)
 
-  /** Outlives the process, as a disk does. */
-  const disks = new Map<string, Watermark>()
-  const watermarkOf = ({ node }: Life) => {
-    const disk = disks.get(node) ?? memoryWatermark()
-    disks.set(node, disk)
-    return disk
+  const disks = new Map<string, Disk>()
+  const watermarkOf = (life: Life) => {
+    const disk = disks.get(life.node) ?? diskOn(time)
+    disks.set(life.node, disk)
+    return disk.watermark(life)
   }
-  const clientOf = (life: Life) => ({ life, server, network, time, chances, faults })
+  const links = new WeakMap<Life, Link>()
+  const linkIn = (life: Life) => {
+    const link =
+      links.get(life) ??
+      linkOf({ life, server, network, time, chance: chances(`link of ${life.node}`) })
+    links.set(life, link)
+    return link
+  }
+  const clientOf = (life: Life) => ({
+    life,
+    link: linkIn(life),
+    server,
+    network,
+    time,
+    chances,
+    faults,
+  })
   const coordinator = (life: Life) =>
     coordinate({
       name: life.node,
       log: logClient(clientOf(life)),
       leases: registersClient(clientOf(life), 'leases'),
       heartbeats: registersClient(clientOf(life), 'heartbeats'),
-      snapshots: noSnapshots,
-      snapshotEvery: Number.MAX_SAFE_INTEGER,
+      snapshots: registerSnapshots(registersClient(clientOf(life), SNAPSHOTS), 'simulated', atOnce),
+      snapshotEvery: SNAPSHOT_EVERY,
       clock: life.clock,
       rules: plan.rules,
       lease: defaultLease,
@@ -201,6 +234,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
         life,
         chance,
         faults,
+        hurt: (vm) => hurt.add(vm),
         effect: (effect) => checked((checker) => checker.onEffect?.(effect)),
       }),
       key: machine.key,
@@ -249,6 +283,14 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     world.guests.clear()
     lives.get(host)?.die()
   }
+  const answerAlarms = honestOperator({
+    machines,
+    coordinators: () => [...coordinators.values()],
+    time,
+    chance: chances('recovery'),
+    switchOff,
+    broken,
+  })
   const answerDoubts = () => {
     for (const { id, phase, attempt } of fleets.underWay(fleet)) {
       const machine = machines.get(attempt.slot?.target ?? '')
@@ -264,6 +306,9 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     const vm = operator.pick(vmNames)
     const known = fleet.guests.get(vm)
     const by = 'operator'
+    const isThere = [...machines.values()].some(({ world }) => world.guests.has(vm))
+    // The log may have forgotten a guest; whoever wants it started looks for it.
+    if (Object.keys(known?.seenOn ?? {}).length === 0 && isThere) return
     if (Object.keys(known?.seenOn ?? {}).length === 0) {
       request('start', { request: `start-${asked++}`, vm, host: operator.pick(hostNames), by })
       return
@@ -295,12 +340,24 @@ export async function simulate(plan: Plan): Promise<Outcome> {
 
   const weather = chances('weather')
   const nodes = () => [...lives.keys()]
+  const slipIn = (message: Message | undefined) => {
+    if (message !== undefined && server.hasRoom()) server.append(message)
+  }
   const storm = () => {
     if (isCalm) return
     time.after(100, storm)
     const often = (perSecond: number) => weather.happens(perSecond / 10)
     const now = faults()
     if (often(now.logStopPerSecond)) server.stop(weather.between(100, 5000))
+    if (often(now.logFullPerSecond)) server.fill(weather.between(100, 10_000))
+    for (const disk of disks.values())
+      if (often(now.diskFullPerSecond)) disk.fill(weather.between(100, 20_000))
+    if (often(now.lostTailPerSecond)) {
+      const { length } = server.entries
+      const lost = weather.happens(0.7) ? 1 + weather.whole(8) : weather.whole(OLD_COPY)
+      server.stop(weather.between(100, 5000))
+      server.putBack(Math.max(0, length - lost))
+    }
     if (often(now.freezePerSecond * lives.size))
       lives.get(weather.pick(nodes()))?.freeze(weather.between(100, 10_000))
     if (often(now.partitionPerSecond * lives.size)) {
@@ -320,18 +377,16 @@ export async function simulate(plan: Plan): Promise<Outcome> {
           world.guests.delete(vm)
         }
     }
+    if (often(now.snapshotRotPerSecond)) rotSnapshot(server, weather)
     if (often(now.rashCommandPerSecond)) {
-      const rash = rashCommand(server, fleet, weather)
-      if (rash !== undefined) server.append(rash)
+      slipIn(rashCommand(server, fleet, weather))
     }
     if (often(now.repeatedMessagePerSecond)) {
-      const repeated = repeatedMessage(server, fleet, weather)
-      if (repeated !== undefined) server.append(repeated)
+      slipIn(repeatedMessage(server, fleet, weather))
     }
     if (often(now.junkPerSecond)) {
-      const strange = strangeMessage(server, weather)
       isJunk = true
-      if (strange !== undefined) server.append(strange)
+      slipIn(strangeMessage(server, weather))
       isJunk = false
     }
   }
@@ -339,8 +394,10 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const begunAt = time.now()
   const faultyUntil = begunAt + plan.faultySeconds * 1000
   time.after(1000, operate)
+  time.after(1000, answerAlarms)
   time.after(1000, storm)
   const hasEnded = () =>
+    !isStopped(fleet.alarms) &&
     [...fleet.guests.values()].every(
       ({ migration, start }) =>
         start === undefined &&
@@ -351,6 +408,8 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     checked((checker) => checker.afterStep?.())
     if (!isCalm && time.now() >= faultyUntil) {
       isCalm = true
+      server.fill(0)
+      for (const disk of disks.values()) disk.fill(0)
       network.heal()
     }
     if (!isCalm) continue
@@ -383,16 +442,53 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     events: server.entries.length,
     simulatedSeconds: (time.now() - begunAt) / 1000,
     ...found,
-    entries: server.entries,
+    ever: server.ever,
   }
 }
 
-/** They are hashed and packed by threads of their own, whose order no seed decides; `test/coordinator/snapshots` has them. */
-const noSnapshots: Snapshots = {
-  fold: 'simulated',
-  list: async () => [],
-  read: () => Promise.reject(new Error('there is none')),
-  write: () => Promise.reject(new Error('there is no room')),
+/** As if it had never been further. */
+function foldAnew(fleet: Fleet, entries: readonly Entry[]): void {
+  const fresh = fleets.emptyFleet()
+  for (const entry of entries) fleets.follow(fresh, entry)
+  delete fleet.leader
+  const { guests, hosts, index, past, ...rest } = fresh
+  Object.assign(fleet, rest)
+  refill(fleet.guests, guests)
+  refill(fleet.hosts, hosts)
+  refill(fleet.index, index)
+  refill(fleet.past, past)
+}
+
+function refill<Key, Value>(map: Map<Key, Value>, from: ReadonlyMap<Key, Value>): void {
+  map.clear()
+  for (const [key, value] of from) map.set(key, value)
+}
+
+const SNAPSHOTS = 'snapshots'
+/** Seldom enough to cost nothing, and often enough for most restarts to begin with one. */
+const SNAPSHOT_EVERY = 200
+
+/** No thread does it, because no seed would decide when that has ended. */
+const atOnce: Packing = {
+  pack: async (bytes) => gzipSync(bytes, packed),
+  unpack: async (bytes) => gunzipSync(bytes, unpacked),
+  digest: async (bytes) => createHash('sha256').update(bytes).digest('hex'),
+}
+
+/** A register of a snapshot loses a part of its value, or goes; whoever reads it must take another one. */
+function rotSnapshot({ registers }: LogServer, chance: Chance): void {
+  const stored = [...registers.values()].filter(({ key }) => key.startsWith(`${SNAPSHOTS}/`))
+  if (stored.length === 0) return
+  const register = chance.pick(stored)
+  const { key, value } = register
+  if (chance.happens(0.3)) registers.delete(key)
+  else {
+    const at = chance.whole(value.length)
+    registers.set(key, {
+      ...register,
+      value: `${value.slice(0, at)}${chance.pick(['A', '+', ''])}${value.slice(at + 1)}`,
+    })
+  }
 }
 
 /**

@@ -6,7 +6,7 @@ import type { Outcome } from './simulation.ts'
 /** One processor's share of the runs: takes a wish, gives what came of it. */
 export type Report = {
   readonly wish: Wish
-  readonly outcome: Omit<Outcome, 'entries' | 'violation'>
+  readonly outcome: Omit<Outcome, 'ever' | 'violation'>
   readonly broken?: string
 }
 
@@ -15,7 +15,7 @@ process.on('message', (wish: Wish) => {
 })
 
 async function run(wish: Wish): Promise<void> {
-  const { entries: _, violation, ...outcome } = await simulate(planOf(wish))
+  const { ever: _, violation, ...outcome } = await simulate(planOf(wish))
   const report: Report = {
     wish,
     outcome,

@@ -2,7 +2,7 @@ import { migrationOf } from '@ferry/events/fleet'
 import { isEnded } from '@ferry/events/phases'
 import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
-import { lastPerformOn, runs } from './last-perform.ts'
+import { lastPerformOn, recoveries, runs, wasStale } from './what-was-said.ts'
 
 /**
  * I2: a guest is never lost, and its source's copy is released only behind TargetRunning, or as a stale copy behind a
@@ -10,12 +10,22 @@ import { lastPerformOn, runs } from './last-perform.ts'
  */
 export const i2: MakeChecker = ({ machines, hurt, server, fleet }) => {
   const known = new Set<string>()
-  const lost = new Set<string>()
+  /** By a recovery: the guest runs elsewhere, or its operator has seen to it that it does not run here. */
+  const belongsElsewhere = (host: string, vm: string, askedAt = 0) =>
+    recoveries(server, vm, askedAt).some(
+      ({ host: home, isRunning, without }) =>
+        home !== host && (isRunning || without.includes(host)),
+    )
+  /** The positions of SourceLost, by migration. */
+  const lost = new Map<string, number>()
   return {
-    onEntry: ({ message }, ruling) => {
+    onLoss: ({ length }) => {
+      for (const [migration, position] of lost) if (position > length) lost.delete(migration)
+    },
+    onEntry: ({ message, position }, ruling) => {
       if (message.is !== 'event' || 'why' in ruling) return
       const { event } = message
-      if (event.type === 'SourceLost') lost.add(event.migration)
+      if (event.type === 'SourceLost') lost.set(event.migration, position)
       if (event.type !== 'Retried' && event.type !== 'Abandoned') return
       const isSaid = migrationOf(fleet, event.migration)?.end?.guestLost === true
       if (lost.has(event.migration) && !isSaid)
@@ -46,8 +56,10 @@ export const i2: MakeChecker = ({ machines, hurt, server, fleet }) => {
     onEffect: ({ call, host, vm, guest }) => {
       if (call !== 'release' || guest === undefined) return
       const perform = lastPerformOn(server, host, vm)
-      const isFenced = fleet.guests.get(vm)?.stale[host] !== undefined
-      if (!isFenced && (perform === undefined || !runs(server, perform)))
+      const isStale = fleet.guests.get(vm)?.stale[host] !== undefined
+      if (isStale || wasStale(server, host, vm)) return
+      if (belongsElsewhere(host, vm, perform?.askedAt)) return
+      if (perform === undefined || !runs(server, perform))
         throw new Violation('I2', `${host} releases ${vm} without TargetRunning`)
     },
   }

@@ -1,14 +1,20 @@
 import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
-import { firstVerdict } from './last-perform.ts'
+import { everFirstVerdict, firstVerdict } from './what-was-said.ts'
 
-/** I3: the verdict is the first valid message on its subject; nobody acts on anything else. */
+/**
+ * I3: the verdict is the first valid message on its subject; nobody acts on anything else. What a log has lost since was
+ * the verdict for whoever read it there; that nobody acts on another one as well is I1.
+ */
 export const i3: MakeChecker = ({ server, fleet }) => ({
   onEffect: ({ call, host, vm, guest }) => {
     if (call !== 'activate' || guest?.receives === undefined || guest.state === 'running') return
-    const verdict = firstVerdict(server, { target: host, ...guest.receives })
-    if (verdict !== 'Committed')
-      throw new Violation('I3', `${host} starts ${vm} on ${verdict ?? 'no verdict'}`)
+    const attempt = { target: host, ...guest.receives }
+    if (!everFirstVerdict(server, attempt).includes('Committed'))
+      throw new Violation(
+        'I3',
+        `${host} starts ${vm} on ${firstVerdict(server, attempt) ?? 'no verdict'}`,
+      )
   },
   onEntry: ({ message, position }, ruling) => {
     if (message.is !== 'event') return

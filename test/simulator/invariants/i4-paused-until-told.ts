@@ -1,20 +1,25 @@
 import type { SimulatedGuest } from '@ferry/host-agent/drivers/simulated/guest'
 import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
-import { firstVerdict, lastPerformOn } from './last-perform.ts'
+import { everFirstVerdict, lastPerformOn, recoveries, wasFenced } from './what-was-said.ts'
 
-/** I4: once its image is complete, a source resumes only on Cancelled or a recorded fence; a target that has not got all of it never starts. */
-export const i4: MakeChecker = ({ machines, server, fleet, completed }) => {
+/**
+ * I4: once its image is complete, a source resumes only on Cancelled or a recorded fence, or because a recovery says that
+ * the guest belongs there; a target that has not got all of it never starts.
+ */
+export const i4: MakeChecker = ({ machines, server, completed }) => {
   const sent = new WeakSet<SimulatedGuest>()
   const mayResume = (host: string, vm: string): boolean => {
     const perform = lastPerformOn(server, host, vm)
     if (perform === undefined) return false
-    const { migration, attempt, data } = perform
-    if (!completed.has(data.transfer)) return true
-    if (firstVerdict(server, { target: data.target, migration, attempt }) === 'Cancelled')
-      return true
-    const known = fleet.guests.get(vm)?.migration
-    return known?.id === migration && known.attempt.fence !== undefined
+    const { migration, attempt, data, askedAt } = perform
+    const { target, transfer } = data
+    return (
+      !completed.has(transfer) ||
+      everFirstVerdict(server, { target, migration, attempt }).includes('Cancelled') ||
+      wasFenced(server, target, perform) ||
+      recoveries(server, vm, askedAt).some((guest) => guest.host === host)
+    )
   }
   return {
     onEffect: ({ call, host, vm, guest }) => {

@@ -13,7 +13,7 @@ import { Violation } from '../violation.ts'
 export const i6: MakeChecker = ({ fleet }) => {
   const heads = new Map<string, number>()
   const inOrder = ({ position, subject, message }: Entry, ruling: Ruling) => {
-    if (message.is !== 'event' || !/^ferry\.(decision\.|admission$)/.test(subject)) return
+    if (message.is !== 'event' || !isOrdered(subject)) return
     const { data, type } = message.event
     if (!('after' in data)) return
     const head = heads.get(subject) ?? 0
@@ -38,9 +38,19 @@ export const i6: MakeChecker = ({ fleet }) => {
       throw new Violation('I6', 'a guest is moved twice at the same time')
   }
   return {
+    onLoss: (left) => {
+      heads.clear()
+      for (const { position, subject, message } of left) {
+        const after =
+          message.is === 'event' && 'after' in message.event.data ? message.event.data.after : -1
+        if (isOrdered(subject) && after === (heads.get(subject) ?? 0)) heads.set(subject, position)
+      }
+    },
     onEntry: (entry, ruling) => {
       inOrder(entry, ruling)
       withinLimits(entry, ruling)
     },
   }
 }
+
+const isOrdered = (subject: string) => /^ferry\.(decision\.|admission$)/.test(subject)

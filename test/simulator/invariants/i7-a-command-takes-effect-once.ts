@@ -1,15 +1,24 @@
+import type { EventOf } from '@ferry/schemas/event'
 import { messages } from '@ferry/schemas/messages'
+import { migrationOf } from '@ferry/events/fleet'
 import type { SimulatedGuest } from '@ferry/host-agent/drivers/simulated/guest'
 import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
-import { wasFenced } from './last-perform.ts'
+import { wasFenced } from './what-was-said.ts'
 
 /** I7: a command takes effect once: no attempt starts a guest twice, and no answer counts for another attempt. */
 export const i7: MakeChecker = ({ server, fleet }) => {
   /** Copies that were told to start, and the attempts whose copy has run. */
   const told = new Map<SimulatedGuest, string>()
   const ran = new Set<string>()
+  const wasFencedIn = (event: EventOf<'TargetCleared'>) =>
+    'host' in event.writer && wasFenced(server, event.writer.host, event)
   return {
+    // A request that the log has forgotten may be made again, and its attempts with it.
+    onLoss: () => {
+      for (const copy of ran)
+        if (migrationOf(fleet, copy.slice(0, copy.indexOf('.'))) === undefined) ran.delete(copy)
+    },
     onEffect: ({ call, host, vm, guest }) => {
       if (call !== 'activate' || guest?.receives === undefined || guest.state === 'running') return
       const { migration, attempt } = guest.receives
@@ -33,8 +42,7 @@ export const i7: MakeChecker = ({ server, fleet }) => {
         !('admission' in event.data) || event.data.admission === present?.attempt.slot?.admission
       const isPresent = present?.id === event.migration && present.attempt.number === event.attempt
       // A host that was fenced clears what it has left of that attempt whenever it returns.
-      if ((isSlots && isPresent) || (event.type === 'TargetCleared' && wasFenced(server, event)))
-        return
+      if ((isSlots && isPresent) || (event.type === 'TargetCleared' && wasFencedIn(event))) return
       throw new Violation('I7', `position ${position} counts for an attempt that is not its own`)
     },
   }
