@@ -6,30 +6,35 @@ import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
 import { wasFenced } from './what-was-said.ts'
 
+type MadeFor = NonNullable<SimulatedGuest['receives']> & { readonly copy: string }
+
 /** I7: a command takes effect once: no attempt starts a guest twice, and no answer counts for another attempt. */
 export const i7: MakeChecker = ({ server, fleet }) => {
   /** Copies that were told to start, and the attempts whose copy has run. */
-  const told = new Map<SimulatedGuest, string>()
-  const ran = new Set<string>()
+  const told = new Map<SimulatedGuest, MadeFor>()
+  const ran = new Map<string, MadeFor>()
+  const isAdmitted = ({ migration, attempt }: MadeFor) => {
+    const { number = 0, slot } = migrationOf(fleet, migration)?.attempt ?? {}
+    return number > attempt || (number === attempt && slot !== undefined)
+  }
   const wasFencedIn = (event: EventOf<'TargetCleared'>) =>
     'host' in event.writer && wasFenced(server, event.writer.host, event)
   return {
-    // A request that the log has forgotten may be made again, and its attempts with it.
+    // What the log has forgotten may be asked for and admitted again.
     onLoss: () => {
-      for (const copy of ran)
-        if (migrationOf(fleet, copy.slice(0, copy.indexOf('.'))) === undefined) ran.delete(copy)
+      for (const [copy, its] of ran) if (!isAdmitted(its)) ran.delete(copy)
     },
     onEffect: ({ call, host, vm, guest }) => {
       if (call !== 'activate' || guest?.receives === undefined || guest.state === 'running') return
       const { migration, attempt } = guest.receives
       const copy = `${migration}.${attempt} on ${host}`
       if (ran.has(copy)) throw new Violation('I7', `${vm} is started twice for ${copy}`)
-      told.set(guest, copy)
+      told.set(guest, { copy, migration, attempt })
     },
     afterStep: () => {
-      for (const [guest, copy] of told)
+      for (const [guest, its] of told)
         if (guest.state === 'running') {
-          ran.add(copy)
+          ran.set(its.copy, its)
           told.delete(guest)
         }
     },
