@@ -29,12 +29,6 @@ export const mutations: readonly Mutation[] = [
     to: 'const hasWon = (commit(committed(command, hands, whole), hands, signal).catch(() => {}), true)',
   },
   {
-    bug: 'a guest is not kept paused for a silent log after its end frame either',
-    file: 'host-agent/perform.ts',
-    from: 'const receipt = await sender.finish()',
-    to: 'const receipt = await sender.finish().finally(() => lastLook(gate, vm, hands))',
-  },
-  {
     bug: 'an image without its end frame counts as whole',
     file: 'host-agent/transfer/receive.ts',
     from: 'if (!isWhole) return notWhole()',
@@ -51,12 +45,6 @@ export const mutations: readonly Mutation[] = [
     file: 'host-agent/duties.ts',
     from: 'sealedKey: key.seal(secret, sourceKey)',
     to: "sealedKey: (key.seal(secret, sourceKey), Buffer.from(secret).toString('base64'))",
-  },
-  {
-    bug: 'a transfer lets anybody in who has been let in before',
-    file: 'host-agent/transfer/port.ts',
-    from: "if (slot.isUsed) return 'UsedTransfer'",
-    to: 'if (slot.isUsed) return undefined',
   },
   {
     bug: 'a source is released without TargetRunning',
@@ -81,12 +69,6 @@ export const mutations: readonly Mutation[] = [
     file: 'host-agent/serve.ts',
     from: 'if (present !== undefined) return void present.push(delivery)',
     to: 'if (present !== undefined) present.push(delivery)',
-  },
-  {
-    bug: 'what ends an attempt breaks off the command that waits last, not the one under way',
-    file: 'host-agent/serve.ts',
-    from: 'for (const work of present) if',
-    to: 'for (const work of present.slice(-1)) if',
   },
   {
     bug: 'a writer believes that it won when its message is stored',
@@ -125,12 +107,6 @@ export const mutations: readonly Mutation[] = [
     to: "if (!('host' in event.writer))",
   },
   {
-    bug: 'a message counts on any subject',
-    file: 'events/entry.ts',
-    from: 'if (own === subject) return message',
-    to: 'if (own !== undefined) return message',
-  },
-  {
     bug: 'an order to start is carried out though the record does not want it any more',
     file: 'host-agent/serve.ts',
     from: 'if (!(await isWanted(command, hands))) {',
@@ -159,5 +135,29 @@ export const mutations: readonly Mutation[] = [
     file: 'events/log/witness.ts',
     from: 'if (mark.life === known.life && !isMissing(mark, entry)) return',
     to: 'if (mark.life === known.life || !isMissing(mark, entry)) return',
+  },
+  {
+    bug: 'a message counts on any subject',
+    file: 'events/entry.ts',
+    from: 'if (own === subject) return message',
+    to: 'if (own !== undefined) return message',
+  },
+  {
+    bug: 'what ends an attempt breaks off the command that waits last, not the one under way',
+    file: 'host-agent/serve.ts',
+    from: 'for (const work of present) if',
+    to: 'for (const work of present.slice(-1)) if',
+  },
+  {
+    bug: 'a transfer lets anybody in who has been let in before',
+    file: 'host-agent/transfer/port.ts',
+    from: "if (slot.isUsed) return 'UsedTransfer'",
+    to: 'if (slot.isUsed) return undefined',
+  },
+  {
+    bug: 'a guest is not kept paused for a silent log after its end frame either',
+    file: 'host-agent/perform.ts',
+    from: 'const receipt = await sender.finish()',
+    to: 'const receipt = await sender.finish().finally(() => lastLook(gate, vm, hands))',
   },
 ]
