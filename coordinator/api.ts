@@ -17,7 +17,7 @@ import { refused } from './refused.ts'
 import { fleetView, statusView } from './views.ts'
 
 /** What may be asked of a coordinator, and how each request is answered. Every coordinator answers, leading or not. */
-export function verbsOf({ fleet, world, record }: Coordinator): Verbs {
+export function verbsOf({ fleet, world, caughtUp, record }: Coordinator): Verbs {
   return {
     migrate: {
       description:
@@ -52,12 +52,14 @@ export function verbsOf({ fleet, world, record }: Coordinator): Verbs {
     },
     status: {
       description: 'One migration: its phase, its verdict, what it waits for.',
-      answer: atTheDoor(
-        StatusRequest,
-        async ({ migration }) =>
-          statusView(fleet(), migration, world()) ??
-          refused({ type: 'UnknownMigration', migration }),
-      ),
+      answer: atTheDoor(StatusRequest, async ({ migration }) => {
+        const known = () => statusView(fleet(), migration, world())
+        const view = known()
+        if (view !== undefined) return view
+        // Another one may have recorded it just now.
+        await caughtUp()
+        return known() ?? refused({ type: 'UnknownMigration', migration })
+      }),
     },
     fleet: {
       description: 'All hosts, all guests, and what is being moved.',

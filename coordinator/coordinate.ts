@@ -45,6 +45,8 @@ export type Coordinator = {
   readonly name: string
   readonly fleet: () => Fleet
   readonly world: () => World
+  /** Resolves when what stands in the log now is folded; at once, when that cannot be found out. */
+  readonly caughtUp: () => Promise<void>
   /** Records what a request decides. Judged again when somebody else decided meanwhile, a few times. */
   readonly record: (
     judge: (fleet: Fleet, world: World) => Judgement<never> | AnyJudgement,
@@ -161,6 +163,7 @@ export async function coordinate(edges: CoordinatorEdges): Promise<Coordinator> 
     name: edges.name,
     fleet: () => present.coordinator.fleet(),
     world: () => present.coordinator.world(),
+    caughtUp: () => present.coordinator.caughtUp(),
     record,
     ended: run(),
   }
@@ -455,8 +458,17 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     }
     return refused({ type: 'Busy', what: id })
   }
-  return { name, fleet: () => fleet, world, record, ended }
+  const caughtUp = async () => {
+    try {
+      await folded(await edges.log.head({ signal, patienceMs: CATCH_UP_MS }))
+    } catch {
+      // It is no worse than before.
+    }
+  }
+  return { name, fleet: () => fleet, world, caughtUp, record, ended }
 }
+
+const CATCH_UP_MS = 2000
 
 const LEDGER = ' the ledger'
 
