@@ -95,10 +95,11 @@ async function lastLook(gate: Gate, vm: string, { driver, say }: MovingHands): P
   try {
     await gate.pass()
   } catch (error) {
-    // Where it cannot, the verdict that follows has the target's copy out of its way.
-    await driver.resume(vm).catch((cause: unknown) => {
-      say.warn({ vm, err: cause }, 'the guest cannot run on before the verdict')
-    })
+    // A verdict that is there already is for those who read which one it is (I4).
+    if (error instanceof CopyFailed && error.failure.type === 'LogSilent')
+      await driver.resume(vm).catch((cause: unknown) => {
+        say.warn({ vm, err: cause }, 'the guest cannot run on before the verdict')
+      })
     throw error
   }
 }
