@@ -1,7 +1,7 @@
 import { setMaxListeners } from 'node:events'
 import type { EventOf, Writer } from '@ferry/schemas/event'
 import type { Answer } from '@ferry/schemas/request'
-import { timestamp } from '@ferry/events/clock'
+import { timestamp, within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import type { Entry } from '@ferry/events/entry'
 import * as fleets from '@ferry/events/fleet'
@@ -45,7 +45,7 @@ export type Coordinator = {
   readonly name: string
   readonly fleet: () => Fleet
   readonly world: () => World
-  /** Resolves when what stands in the log now is folded; at once, when that cannot be found out. */
+  /** Resolves when what stands in the log now is folded, or when that takes too long. */
   readonly caughtUp: () => Promise<void>
   /** Records what a request decides. Judged again when somebody else decided meanwhile, a few times. */
   readonly record: (
@@ -460,7 +460,8 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   }
   const caughtUp = async () => {
     try {
-      await folded(await edges.log.head({ signal, patienceMs: CATCH_UP_MS }))
+      const head = await edges.log.head({ signal, patienceMs: CATCH_UP_MS })
+      await within(clock, CATCH_UP_MS, 'folding what stands in the log', folded(head))
     } catch {
       // It is no worse than before.
     }
