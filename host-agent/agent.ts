@@ -92,7 +92,7 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
   const tidy = async () => {
     const stop = async (vm: string) => movers?.stop(vm)
     try {
-      for (const event of await clearOrphans({ ...left, stop })) {
+      for (const event of await clearOrphans({ ...left, stop, signal })) {
         const { position } = await witness.log.append(event, { signal })
         const message = { is: 'event', event } as const
         journal.note({ position, storedAt: clock.now(), subject: '', message })

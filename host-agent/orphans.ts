@@ -1,10 +1,9 @@
 import type { EventOf } from '@ferry/schemas/event'
 import type { MadeFor } from '@ferry/schemas/guest'
-import { timestamp } from '@ferry/events/clock'
-import type { Log } from '@ferry/events/log'
 import { commands } from '@ferry/events/subjects'
 import { verdictOn } from '@ferry/events/verdict'
 import type { MovingHands } from './hands.ts'
+import { saysCleared } from './stale.ts'
 
 /**
  * A copy that was made to receive a guest, and whose attempt has ended as Cancelled: nobody can want it any more. As a
@@ -15,46 +14,38 @@ export async function clearOrphans(
   needs: Pick<MovingHands, 'host' | 'log' | 'driver' | 'clock' | 'say'> & {
     /** Ends whatever is at work on a guest. */
     readonly stop: (vm: string) => Promise<void>
+    /** Nobody waits for the log behind this. */
+    readonly signal: AbortSignal
   },
 ): Promise<EventOf<'TargetCleared'>[]> {
-  const { host, log, driver, clock, say, stop } = needs
+  const { host, log, driver, say, stop, signal } = needs
   const facts: EventOf<'TargetCleared'>[] = []
   for (const { vm, receives, state } of await driver.inspect()) {
     if (receives === undefined || (state !== 'receiving' && state !== 'loaded')) continue
-    const verdict = await verdictOn(log, { target: host, ...receives })
+    const verdict = await verdictOn(log, { target: host, ...receives }, { signal })
     if (verdict?.type !== 'Cancelled') continue
-    const prepare = await prepareOf(log, host, vm, receives)
+    const prepare = await prepareOf(needs, vm, receives)
     if (prepare === undefined) continue
     const { migration, attempt } = receives
     say.warn({ vm, migration, attempt, state, verdict: verdict.id }, 'clearing what was left')
     await stop(vm)
     await driver.clear(vm)
     const { traceparent, data } = prepare
-    facts.push({
-      type: 'TargetCleared',
-      id: `${migration}.${attempt}.TargetCleared`,
-      writer: { host },
-      time: timestamp(clock.now()),
-      vm,
-      migration,
-      attempt,
-      causationid: verdict.id,
-      ...(traceparent === undefined ? {} : { traceparent }),
-      data: { admission: data.admission },
-    })
+    const about = { vm, migration, attempt, ...(traceparent === undefined ? {} : { traceparent }) }
+    facts.push(saysCleared(about, verdict.id, { admission: data.admission }, needs))
   }
   return facts
 }
 
 /** The command that the copy was made by. */
 async function prepareOf(
-  log: Log,
-  host: string,
+  { host, log, signal }: Pick<MovingHands, 'host' | 'log'> & { readonly signal: AbortSignal },
   vm: string,
   { migration, attempt }: MadeFor,
 ): Promise<EventOf<'Prepare'> | undefined> {
   let found: EventOf<'Prepare'> | undefined
-  for await (const { message } of log.read({ after: 0, subject: commands(host, vm, 'Prepare') }))
+  const subject = commands(host, vm, 'Prepare')
+  for await (const { message } of log.read({ after: 0, subject, signal }))
     if (message.is === 'event' && message.event.type === 'Prepare')
       if (message.event.migration === migration && message.event.attempt === attempt)
         found ??= message.event

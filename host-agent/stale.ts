@@ -60,16 +60,23 @@ export async function endStale(
   const found = (await driver.inspect()).find((copy) => copy.vm === vm)?.state
   await driver.release(vm)
   say.warn({ vm, migration, attempt, fence: fence.position, found }, 'ended a stale copy')
-  return {
-    type: 'TargetCleared',
-    id: `${migration}.${attempt}.TargetCleared`,
-    writer: { host },
-    time: timestamp(clock.now()),
-    vm,
-    migration,
-    attempt,
-    causationid: fence.id,
-    ...(traceparent === undefined ? {} : { traceparent }),
-    data: { admission, ...(found === undefined ? {} : { found }) },
-  }
+  const about = { vm, migration, attempt, ...(traceparent === undefined ? {} : { traceparent }) }
+  const data = { admission, ...(found === undefined ? {} : { found }) }
+  return saysCleared(about, fence.id, data, { host, clock })
 }
+
+/** What a host says of a copy that it ended by itself: not because of a command, but because of what stands in the log. */
+export const saysCleared = (
+  about: Pick<EventOf<'TargetCleared'>, 'vm' | 'migration' | 'attempt' | 'traceparent'>,
+  causationid: string,
+  data: EventOf<'TargetCleared'>['data'],
+  { host, clock }: Pick<Needs, 'host' | 'clock'>,
+): EventOf<'TargetCleared'> => ({
+  type: 'TargetCleared',
+  id: `${about.migration}.${about.attempt}.TargetCleared`,
+  writer: { host },
+  time: timestamp(clock.now()),
+  ...about,
+  causationid,
+  data,
+})
