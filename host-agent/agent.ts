@@ -8,6 +8,7 @@ import type { Watermark } from '@ferry/events/watermark'
 import { filters } from '@ferry/events/subjects'
 import type { Driver } from './driver.ts'
 import { beat, isKnownBy, reportInventory } from './inventory.ts'
+import type { Reporter } from './inventory.ts'
 import { reportIntruders } from './intruders.ts'
 import { journal as makeJournal } from './journal.ts'
 import { carryOut } from './duties.ts'
@@ -74,8 +75,9 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     if (witness.isWell()) await endStale()
     return readJournal()
   }
+  let reporter: Reporter | undefined
   const readJournal = async () => {
-    const facts = makeJournal()
+    const facts = makeJournal((position) => reporter?.noted(position))
     for await (const entry of log.read({ after: 0, subject: filters.factsFrom(host), signal }))
       facts.note(entry)
     return facts
@@ -132,7 +134,7 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     return alarm
   }
   const inventory = { host, log, heartbeats, clock, say, driver, facts, upTo, stopped, signal }
-  const reporter = reportInventory(inventory)
+  reporter = reportInventory(inventory)
   witness.onChange(reporter.again)
   say.info(
     { host, address: port.address, hypervisor: driver.hypervisor.hypervisor },

@@ -19,7 +19,7 @@ export type InventoryEdges = {
     DataOf<'HostReported'>,
     'address' | 'key' | 'agentVersion' | 'transferVersion'
   >
-  /** The position of this host's last fact. */
+  /** The position of this host's last fact, as far as it knows. */
   readonly upTo: () => Promise<number>
   /** The alarm about the log that this host has stopped for, when all that was under way has ended; undefined: it goes on. */
   readonly stopped: () => Promise<number | undefined>
@@ -34,48 +34,64 @@ const BEAT_MS = 1000
 
 type Measured = NonNullable<DataOf<'HostReported'>['clock']>
 
-/**
- * `again` makes it report what it has reported already: the log may have forgotten it. `reported` resolves when a first
- * report stands in the log, or when the agent ends.
- */
-export function reportInventory(edges: InventoryEdges): {
+export type Reporter = {
+  /** Reports what has been reported already: the log may have forgotten it. */
   readonly again: () => void
+  /** To be told of each of this host's facts. One that the last report did not know, and that stands before it, takes its effect. */
+  readonly noted: (position: number) => void
+  /** Resolves when a first report stands in the log, or when the agent ends. */
   readonly reported: Promise<void>
   readonly reporting: Promise<void>
-} {
-  let forget = () => {}
+}
+
+export function reportInventory(edges: InventoryEdges): Reporter {
+  const present: Present = { wake: new AbortController(), text: '', asOf: 0 }
   let told = () => {}
   const reported = new Promise<void>((resolve) => {
     told = resolve
   })
-  const onForget = (act: () => void) => {
-    forget = act
+  edges.driver.onChange(() => present.wake.abort())
+  return {
+    again: () => {
+      present.text = ''
+      present.wake.abort()
+    },
+    noted: (position) => {
+      if (position > present.asOf) present.unknown = Math.min(position, present.unknown ?? position)
+      wakeIfVoid(present)
+    },
+    reported,
+    reporting: report(edges, present, told).finally(told),
   }
-  const reporting = report(edges, onForget, told).finally(told)
-  return { again: () => forget(), reported, reporting }
 }
 
-async function report(
-  edges: InventoryEdges,
-  onForget: (act: () => void) => void,
-  told: () => void,
-): Promise<void> {
+/** The last report, and what wakes whoever waits to make the next one. */
+type Present = {
+  wake: AbortController
+  text: string
+  asOf: number
+  /** Where it stands; undefined while it is on its way. */
+  position?: number | undefined
+  /** The first of this host's facts behind `asOf`. */
+  unknown?: number | undefined
+}
+
+/** A guest may have gone after its host spoke of it, and before the host knew that its word stands in the log. */
+function wakeIfVoid({ unknown, position, wake }: Present): void {
+  if (unknown !== undefined && position !== undefined && unknown < position) wake.abort()
+}
+
+async function report(edges: InventoryEdges, present: Present, told: () => void): Promise<void> {
   const { host, log, clock, say, driver, facts, upTo, stopped, signal } = edges
-  let wake = new AbortController()
-  driver.onChange(() => wake.abort())
   const startedAt = Math.floor(clock.now())
-  let reported = ''
   let measured: Measured | undefined
-  onForget(() => {
-    reported = ''
-    wake.abort()
-  })
 
   for (let number = 1; !signal.aborted;) {
-    wake = new AbortController()
+    present.wake = new AbortController()
     try {
       const alarm = await stopped()
       const asOf = await upTo()
+      if (asOf !== present.asOf) Object.assign(present, { asOf, unknown: undefined })
       const guests = (await driver.inspect()).toSorted((a, b) => (a.vm < b.vm ? -1 : 1))
       const data = {
         ...facts,
@@ -85,16 +101,19 @@ async function report(
         ...(alarm === undefined ? {} : { stopped: alarm }),
         ...(measured === undefined ? {} : { clock: measured }),
       }
-      if (JSON.stringify({ ...data, clock: 0 }) !== reported || number <= 2) {
+      if (JSON.stringify({ ...data, clock: 0 }) !== present.text || number <= 2) {
         const sentAt = clock.now()
         const id = `${host}.HostReported.${startedAt}.${number}`
-        await log.append(
+        present.position = undefined
+        const { position } = await log.append(
           { type: 'HostReported', id, writer: { host }, time: timestamp(sentAt), data },
           { signal },
         )
         told()
         measured = await measure(log, host, id, { sentAt, answeredAt: clock.now() })
-        reported = JSON.stringify({ ...data, clock: 0 })
+        present.text = JSON.stringify({ ...data, clock: 0 })
+        present.position = position
+        wakeIfVoid(present)
         number += 1
         // The second report carries the clock that the first one measured.
         if (number === 2) continue
@@ -103,7 +122,7 @@ async function report(
       if (!signal.aborted)
         say.warn({ err: error }, 'the inventory could not be reported; it will be tried again')
     }
-    await clock.sleep(LOOK_AGAIN_MS, AbortSignal.any([wake.signal, signal])).catch(() => {})
+    await clock.sleep(LOOK_AGAIN_MS, AbortSignal.any([present.wake.signal, signal])).catch(() => {})
     await clock.sleep(SETTLE_MS, signal).catch(() => {})
   }
 }

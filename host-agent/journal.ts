@@ -29,7 +29,8 @@ type Attempted = { readonly admission: number; readonly said: Set<FactName> }
 /** After these a host has nothing more to do with an attempt. */
 const last: readonly FactName[] = ['SourceReleased', 'SourceResumed', 'SourceLost', 'TargetCleared']
 
-export function journal(): Journal {
+/** @param noted is told the position of each. */
+export function journal(noted: (position: number) => void = () => {}): Journal {
   const attempts = new Map<string, Attempted>()
   const starts = new Set<string>()
   let upTo = 0
@@ -37,6 +38,7 @@ export function journal(): Journal {
   return {
     note: ({ message, position }) => {
       upTo = Math.max(upTo, position)
+      noted(position)
       if (message.is !== 'event') return
       const { event } = message
       if (event.type === 'GuestStarted' || event.type === 'StartRefused')
