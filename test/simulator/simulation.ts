@@ -126,7 +126,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   let isJunk = false
   server.onStored((entry) => {
     if (isJunk) junk.add(entry.position)
-    const ruling = fleets.follow(fleet, entry)
+    const ruling = fleets.note(fleet, entry)
     checked((checker) => checker.onEntry?.(entry, ruling))
   })
   server.onLost(() => {
@@ -449,7 +449,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
 /** As if it had never been further. */
 function foldAnew(fleet: Fleet, entries: readonly Entry[]): void {
   const fresh = fleets.emptyFleet()
-  for (const entry of entries) fleets.follow(fresh, entry)
+  for (const entry of entries) fleets.note(fresh, entry)
   delete fleet.leader
   const { guests, hosts, index, past, ...rest } = fresh
   Object.assign(fleet, rest)
@@ -466,7 +466,7 @@ function refill<Key, Value>(map: Map<Key, Value>, from: ReadonlyMap<Key, Value>)
 
 const SNAPSHOTS = 'snapshots'
 /** Seldom enough to cost nothing, and often enough for most restarts to begin with one. */
-const SNAPSHOT_EVERY = 200
+const SNAPSHOT_EVERY = 400
 
 /** No thread does it, because no seed would decide when that has ended. */
 const atOnce: Packing = {
