@@ -1,3 +1,4 @@
+import type { Decoded } from '@ferry/schemas/cloud-event'
 import type { EventOf } from '@ferry/schemas/event'
 import { timestamp } from '@ferry/events/clock'
 import { foldHistory } from '@ferry/events/history'
@@ -22,7 +23,12 @@ export async function serve(office: Office): Promise<void> {
   const { host, log, say } = hands
   const works = new Map<string, Work[]>()
   const desk: Desk = { ...office, works, starts: new Map() }
-  const starting = new Set<Promise<void>>()
+  /** What is done beside the works. */
+  const aside = new Set<Promise<void>>()
+  const doAside = (doing: Promise<void>) => {
+    aside.add(doing)
+    void doing.then(() => aside.delete(doing))
+  }
 
   const durable = `agent-${token(host)}`
   const subject = filters.commandsFor(host)
@@ -33,22 +39,22 @@ export async function serve(office: Office): Promise<void> {
     signal,
   })) {
     const { message, position } = delivery.entry
-    if (message.is !== 'event') {
+    if (message.is === 'void') {
       say.warn({ position, message }, 'not a command: ignored')
       delivery.done()
     } else if (position < recoveredAt) {
       delivery.done()
+    } else if (message.is === 'unknown') {
+      doAside(sayUnknown(message, delivery, hands))
     } else if (message.event.type === 'Start') {
-      const start = startOnce(message.event, delivery, desk)
-      starting.add(start)
-      void start.then(() => starting.delete(start))
+      doAside(startOnce(message.event, delivery, desk))
     } else if (isCommand(message.event)) {
       receive(message.event, delivery, desk)
     } else delivery.done()
   }
   const left = [...works.values()].flat()
   for (const { stop } of left) stop.abort(new Stopped())
-  await Promise.allSettled([...left.map(({ ended }) => ended), ...starting])
+  await Promise.allSettled([...left.map(({ ended }) => ended), ...aside])
 }
 
 export type Office = {
@@ -163,6 +169,33 @@ async function carryOutOnce(
 }
 
 const ANSWER_MS = 60_000
+
+/** A newer coordinator must hear that it asks in vain: what it asked for can only be given up, or asked otherwise. */
+async function sayUnknown(
+  { type: command, about }: Extract<Decoded, { is: 'unknown' }>,
+  delivery: Delivery,
+  { host, log, clock, say }: Hands,
+): Promise<void> {
+  say.warn({ command, ...about }, 'a command that this release does not know')
+  if (about === undefined) return delivery.done()
+  const { id: causationid, admission, ...attempt } = about
+  const event: EventOf<'CommandUnknown'> = {
+    type: 'CommandUnknown',
+    id: `${attempt.migration}.${attempt.attempt}.CommandUnknown.${command}`,
+    writer: { host },
+    time: timestamp(clock.now()),
+    ...attempt,
+    causationid,
+    data: { host, admission, command },
+  }
+  try {
+    await log.append(event, { patienceMs: ANSWER_MS })
+    delivery.done()
+  } catch (error) {
+    say.error({ command, err: error }, 'could not be told; it will be tried again')
+    delivery.again(AGAIN_MS)
+  }
+}
 
 async function keepSaying(word: () => void, { clock }: Hands, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
