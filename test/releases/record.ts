@@ -2,6 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { VERSION } from '@ferry/coordinator/version'
 import type { MemoryLog } from '@ferry/events/log/in-memory'
+import { decisions, verdicts } from '@ferry/events/subjects'
 import { CopyFailed } from '@ferry/host-agent/driver'
 import type { Driver } from '@ferry/host-agent/driver'
 import { encode } from '@ferry/schemas/cloud-event'
@@ -13,7 +14,7 @@ import type { Stored } from './kept.ts'
 /**
  * Records what this release writes, for all that come after it: once, when it is released. Coordinator and agents are the
  * shipped ones, the guests are simulated. One migration arrives, one is cancelled, one is tried again, one is refused,
- * one is in doubt and fenced, and one is in doubt and answered.
+ * one is in doubt and fenced, one is in doubt and answered, and some of it is void.
  */
 const two = ['rack1', 'rack2']
 const rules = { doubtMs: 300, settleMs: 500 }
@@ -56,6 +57,9 @@ await withFleet(two, { drivers, rules, vm }, async (fleet) => {
   await fleet.when('cancelled', ({ attempt }) => attempt.facts.RoundPassed !== undefined, 'to copy')
   await fleet.cancel('cancelled')
   await fleet.ended('cancelled')
+  // What is said a second time, or by nobody, is void for everybody.
+  await repeat(fleet.log, decisions('web1'))
+  await repeat(fleet.log, verdicts('rack1', 'cancelled', 1))
   fleet.log.inject('ferry.fact.rack1.web1.SourcePaused', JUNK)
 
   fate.failsToCopy = true
@@ -101,6 +105,12 @@ await writeFile(join(folder, 'required.txt'), `${requiredFields().join('\n')}\n`
 const outcome = outcomeOf(await keptLog(VERSION))
 await writeFile(join(folder, 'outcome.txt'), outcome)
 process.stdout.write(outcome)
+
+async function repeat(log: MemoryLog, subject: string): Promise<void> {
+  const entry = await log.next(subject, 0)
+  if (entry?.message.is !== 'event') throw new Error(`nothing stands on ${subject}`)
+  log.inject(subject, encode(entry.message.event))
+}
 
 async function allOf(log: MemoryLog): Promise<Stored[]> {
   const all: Stored[] = []
