@@ -7,6 +7,7 @@ import { filters, token } from '@ferry/events/subjects'
 import { isCommand } from '@ferry/events/migration'
 import type { Hands } from './hands.ts'
 import type { Journal } from './journal.ts'
+import { notKnown } from './not-known.ts'
 import type { Command, Fact } from './voice.ts'
 
 /**
@@ -45,7 +46,7 @@ export async function serve(office: Office): Promise<void> {
     } else if (position < recoveredAt) {
       delivery.done()
     } else if (message.is === 'unknown') {
-      doAside(sayUnknown(message, delivery, hands))
+      doAside(sayUnknown(message, delivery, desk))
     } else if (message.event.type === 'Start') {
       doAside(startOnce(message.event, delivery, desk))
     } else if (isCommand(message.event)) {
@@ -174,22 +175,13 @@ const ANSWER_MS = 60_000
 async function sayUnknown(
   { type: command, about }: Extract<Decoded, { is: 'unknown' }>,
   delivery: Delivery,
-  { host, log, clock, say }: Hands,
+  desk: Desk,
 ): Promise<void> {
+  const { say } = desk.hands
   say.warn({ command, ...about }, 'a command that this release does not know')
   if (about === undefined) return delivery.done()
-  const { id: causationid, admission, ...attempt } = about
-  const event: EventOf<'CommandUnknown'> = {
-    type: 'CommandUnknown',
-    id: `${attempt.migration}.${attempt.attempt}.CommandUnknown.${command}`,
-    writer: { host },
-    time: timestamp(clock.now()),
-    ...attempt,
-    causationid,
-    data: { host, admission, command },
-  }
   try {
-    await log.append(event, { patienceMs: ANSWER_MS })
+    await answered(notKnown(command, about, desk.hands), desk)
     delivery.done()
   } catch (error) {
     say.error({ command, err: error }, 'could not be told; it will be tried again')
@@ -264,7 +256,7 @@ async function started(
 
 /** Puts an answer into the log, and remembers that it stands there. */
 async function answered(
-  event: Fact | EventOf<'GuestStarted' | 'StartRefused'>,
+  event: Fact | EventOf<'GuestStarted' | 'StartRefused' | 'CommandUnknown'>,
   { hands, journal }: Desk,
 ): Promise<void> {
   await hands.remembered()

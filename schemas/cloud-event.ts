@@ -14,16 +14,13 @@ import { Id, Name, Position, Timestamp } from './words.ts'
 export type Decoded =
   | { readonly is: 'event'; readonly event: Event }
   | { readonly is: 'void'; readonly why: string }
-  | { readonly is: 'unknown'; readonly type: string; readonly about?: AttemptMeant }
+  | { readonly is: 'unknown'; readonly type: string; readonly about?: Meant }
 
-/** Of which attempt an unknown message speaks: enough to answer that it was not understood. */
-export type AttemptMeant = {
-  readonly id: string
-  readonly vm: string
-  readonly migration: string
-  readonly attempt: number
-  readonly admission: number
-}
+/** Of which attempt, or which start, an unknown message speaks: enough to answer that it was not understood. */
+export type Meant = { readonly id: string; readonly vm: string } & (
+  | { readonly migration: string; readonly attempt: number; readonly admission: number }
+  | { readonly start: string }
+)
 
 const TYPE = /^dev\.ferry\.([A-Za-z]+)\.v([1-9]\d{0,3})$/
 const SOURCE = /^\/(hosts|coordinators)\/(.+)$/
@@ -119,18 +116,28 @@ function read(value: unknown): Decoded {
   return { is: 'event', event: event as Event }
 }
 
-/** Whatever else stands in a message about an attempt, its slot does. */
+/** Whatever else stands in a message about an attempt, its slot does; in one about a start, the start's id. */
 const AboutAttempt = Type.Object({
   id: envelope.id,
   ...about.migration,
   data: Type.Object({ admission: Position }),
 })
 
+const AboutStart = Type.Object({
+  id: envelope.id,
+  ...about.guest,
+  data: Type.Object({ start: Id }),
+})
+
 function unknown(type: string, value: unknown): Decoded {
-  if (!fits(AboutAttempt, value)) return { is: 'unknown', type }
-  const { id, subject: vm, migration, attempt, data } = value
-  const { admission } = data
-  return { is: 'unknown', type, about: { id, vm, migration, attempt, admission } }
+  if (fits(AboutAttempt, value)) {
+    const { id, subject: vm, migration, attempt, data } = value
+    const { admission } = data
+    return { is: 'unknown', type, about: { id, vm, migration, attempt, admission } }
+  }
+  if (!fits(AboutStart, value)) return { is: 'unknown', type }
+  const { id, subject: vm, data } = value
+  return { is: 'unknown', type, about: { id, vm, start: data.start } }
 }
 
 function topicOf(topic: About, value: unknown) {

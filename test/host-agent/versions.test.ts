@@ -1,3 +1,4 @@
+import { judgeStart } from '@ferry/coordinator/decide/request'
 import type { Log } from '@ferry/events/log'
 import type { Entry } from '@ferry/events/entry'
 import type { MemoryLog } from '@ferry/events/log/in-memory'
@@ -12,6 +13,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { withFleet } from '../fleet-in-process.ts'
 import type { FleetInProcess } from '../fleet-in-process.ts'
+import { until } from '../until.ts'
 
 /** Coordinator and agents of different releases, of which those to come are made up here. */
 const test = suite('releases that differ')
@@ -154,6 +156,19 @@ for (const asked of ['Begin', 'Prepare', 'Perform', 'Finish'] as const)
       const command = `dev.ferry.${asked}.v2`
       assert.equal(await refusalOf(fleet), { type: 'CommandUnknown', command })
     }))
+
+test('a host that does not know Start says so by name, and nobody waits for it any more', () =>
+  withFleet(two, { logs: newerCoordinator('Start') }, async (fleet) => {
+    const { record, fleet: folded } = fleet.coordinator()
+    const order = { request: 's1', vm: 'web1', host: 'rack1', by: 'test' }
+    const start = () => folded().guests.get('web1')?.start
+    assert.ok((await record((now, world) => judgeStart(now, order, world), 's1')).accepted)
+    await until('the start to be answered', () => start() === undefined)
+    const command = 'dev.ferry.Start.v2'
+    const { refusal } = (await said(fleet, 'StartRefused')).data
+    assert.equal(refusal, { type: 'CommandUnknown', command })
+    assert.is(fleet.hosts.get('rack1')?.world.guests.size, 0)
+  }))
 
 test('a source that does not know Confirm says so, and owes its answer; the guest has arrived', () => {
   const rules = { settleMs: 1000 }
