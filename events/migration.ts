@@ -194,7 +194,7 @@ function whyVoid(migration: Migration, event: MigrationEvent): string | undefine
     const { host } = event.data
     const isAsked = host === source || host === attempt.slot?.target
     if (!isAsked || !('host' in event.writer) || event.writer.host !== host)
-      return `only a host that was asked may say so of itself`
+      return 'only a host that was asked may say so of itself'
   }
   if (isFact(event)) {
     const host = hostOf(migration, saidBy[event.type])

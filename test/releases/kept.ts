@@ -59,16 +59,14 @@ export const requiredFields = (): string[] =>
     .map(([name, { version, data }]) => `${name}.v${version}: ${requiredIn(data).join(' ')}`)
     .toSorted()
 
+/** Of a field that may be absent nothing is required: it may be new. */
 function requiredIn(schema: TSchema, path = ''): string[] {
   const { required = [], properties = {}, items } = schema as Parts
-  const inItems = items === undefined ? [] : requiredIn(items, `${path}[]`)
-  return Object.entries(properties)
-    .flatMap(([name, field]) => {
-      const place = path === '' ? name : `${path}.${name}`
-      // What stands in an optional field is required where that stands.
-      return [...(required.includes(name) ? [place] : []), ...requiredIn(field, place)]
-    })
-    .concat(inItems)
+  const inFields = required.flatMap((name) => {
+    const place = path === '' ? name : `${path}.${name}`
+    return [place, ...requiredIn(properties[name] ?? {}, place)]
+  })
+  return items === undefined ? inFields : [...inFields, ...requiredIn(items, `${path}[]`)]
 }
 
 type Parts = { required?: string[]; properties?: { [name: string]: TSchema }; items?: TSchema }
