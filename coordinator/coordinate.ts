@@ -3,6 +3,7 @@ import type { EventOf, Writer } from '@ferry/schemas/event'
 import type { Answer } from '@ferry/schemas/request'
 import { timestamp, within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
+import { mustBeKnown } from '@ferry/events/entry'
 import type { Entry } from '@ferry/events/entry'
 import * as fleets from '@ferry/events/fleet'
 import type { Fleet } from '@ferry/events/fleet'
@@ -84,17 +85,6 @@ export type CoordinatorEdges = {
 
 /** Longer than an agent takes to see that the log is back, and to compare it. */
 export const defaultSettleMs = 1000
-
-/** The log holds something that only a newer coordinator can have written: this one must not decide on it. */
-export class NewerLog extends Error {
-  override readonly name = 'NewerLog'
-
-  constructor(entry: Entry, type: string) {
-    super(
-      `${type} stands at position ${entry.position} on ${entry.subject}, and this version of Ferry does not know it; run a newer one`,
-    )
-  }
-}
 
 /** What was decided will not be folded here: this fold is over. */
 class BegunAnew extends Error {
@@ -485,9 +475,7 @@ async function readThrough<T>({ returns }: SameLog, read: () => Promise<T>): Pro
 /** Coordinators write what coordinators must understand; a newer agent's facts are void here, and harmless. */
 async function* checked(entries: AsyncIterable<Entry>): AsyncGenerator<Entry, void, undefined> {
   for await (const entry of entries) {
-    const { message } = entry
-    if (message.is === 'unknown' && !/^ferry\.(fact|host)\./.test(entry.subject))
-      throw new NewerLog(entry, message.type)
+    if (!/^ferry\.(fact|host)\./.test(entry.subject)) mustBeKnown(entry)
     yield entry
   }
 }

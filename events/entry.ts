@@ -20,6 +20,26 @@ export type EventEntry = Entry & {
 
 export const isEvent = (entry: Entry): entry is EventEntry => entry.message.is === 'event'
 
+/**
+ * The log holds something that only a newer release can have written, in a place where everybody must agree on what
+ * counts: whoever does not know it may not go on as if it were not there.
+ */
+export class NewerLog extends Error {
+  override readonly name = 'NewerLog'
+
+  constructor({ position, subject }: Entry, type: string) {
+    super(
+      `${type} stands at position ${position} on ${subject}, and this release of Ferry does not know it; run a newer one`,
+    )
+  }
+}
+
+/** @throws {NewerLog} for what only a newer release can judge. */
+export function mustBeKnown(entry: Entry): void {
+  const { message } = entry
+  if (message.is === 'unknown') throw new NewerLog(entry, message.type)
+}
+
 /** Reads a stored message. One that stands on a subject that is not its writer's own is void (I9). */
 export function readEntry(stored: {
   position: number

@@ -1,3 +1,4 @@
+import { mustBeKnown } from './entry.ts'
 import type { Entry } from './entry.ts'
 import { replay } from './fleet.ts'
 import type { Fleet } from './fleet.ts'
@@ -31,8 +32,20 @@ export async function* historyOf(log: Log, vm: string): AsyncGenerator<Entry, vo
   yield* entries.toSorted((a, b) => a.position - b.position)
 }
 
-/** One guest as everybody sees it, for those who do not follow the whole log. */
-export const foldHistory = (log: Log, vm: string): Promise<Fleet> => replay(historyOf(log, vm))
+/**
+ * One guest as everybody sees it, for those who do not follow the whole log.
+ *
+ * @throws {NewerLog} when a newer release has decided something about it that this one cannot judge.
+ */
+export const foldHistory = (log: Log, vm: string): Promise<Fleet> => replay(judged(log, vm))
+
+async function* judged(log: Log, vm: string): AsyncGenerator<Entry, void, undefined> {
+  for await (const entry of historyOf(log, vm)) {
+    // What is asked of hosts and what they answer decides nothing for whoever does not know it.
+    if (!/^ferry\.(command|fact)\./.test(entry.subject)) mustBeKnown(entry)
+    yield entry
+  }
+}
 
 const migrationIn = ({ message }: Entry): string[] =>
   message.is === 'event' && 'migration' in message.event ? [message.event.migration] : []

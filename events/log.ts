@@ -1,5 +1,5 @@
 import type { Event, EventOfKind } from '@ferry/schemas/event'
-import { isEvent } from './entry.ts'
+import { isEvent, mustBeKnown } from './entry.ts'
 import type { Entry, EventEntry } from './entry.ts'
 import { subjectOf } from './subjects.ts'
 
@@ -115,6 +115,7 @@ export type Contest = { readonly won: boolean; readonly winner: EventEntry }
  * save work: clustered servers before 2.9.21 let two writers through, and an answer that got lost says nothing.
  *
  * @throws {LogUnavailable} when that could not be found out in time: the event may stand in the log or not.
+ * @throws {NewerLog} when something stands there that this release cannot judge.
  */
 export async function contest(log: Log, event: Guarded, patience: Patience = {}): Promise<Contest> {
   const subject = placeOf(event)
@@ -133,6 +134,7 @@ export async function contest(log: Log, event: Guarded, patience: Patience = {})
     while (entry !== undefined) {
       if (isValidAfter(entry, after))
         return { won: entry.message.event.id === event.id, winner: entry }
+      mustBeKnown(entry)
       seen = entry.position
       entry = await log.next(subject, seen, patience)
     }

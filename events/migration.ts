@@ -3,7 +3,7 @@ import type { DataOf } from '@ferry/schemas/messages'
 import type { Policy } from '@ferry/schemas/policy'
 import type { Cause, Failure, HostRefusal } from '@ferry/schemas/refusal'
 import { messages } from '@ferry/schemas/messages'
-import { phases, saidBy } from './phases.ts'
+import { isFactName, phases, saidBy } from './phases.ts'
 import type { Ask, CommandName, FactName, PhaseName, Role, VerdictName } from './phases.ts'
 
 /**
@@ -53,6 +53,8 @@ export type Attempt = {
   /** In vain: somebody tried to turn the target off. */
   fenceFailed?: Place & { readonly times: number; readonly evidence: string }
   fence?: Fence
+  /** One of the hosts is of an older release, and was asked for what it does not know. */
+  unknown?: Place & { readonly host: string; readonly command: string }
 }
 
 /** The target cannot run the guest, whatever the verdict says: somebody made sure of that. */
@@ -83,6 +85,7 @@ export const askKey = (ask: Pick<Ask, 'command' | 'of'>): AskKey => `${ask.comma
 export type MigrationEvent = EventOf<
   | CommandName
   | FactName
+  | 'CommandUnknown'
   | VerdictName
   | 'Admitted'
   | 'CancelAsked'
@@ -166,9 +169,19 @@ export function complaintOf({ source, attempt }: Migration): Cause | undefined {
     .filter((failure) => failure !== undefined)
     .toSorted((a, b) => a.at - b.at)[0]
   return (
-    refused(source, facts.BeginRefused) ?? refused(target, facts.PrepareRefused) ?? first?.cause
+    refused(source, facts.BeginRefused) ??
+    refused(target, facts.PrepareRefused) ??
+    first?.cause ??
+    notKnown(attempt)
   )
 }
+
+const notKnown = ({ unknown }: Attempt): Cause | undefined =>
+  unknown && {
+    type: 'Refused',
+    host: unknown.host,
+    refusal: { type: 'CommandUnknown', command: unknown.command },
+  }
 
 function whyVoid(migration: Migration, event: MigrationEvent): string | undefined {
   const { phase, attempt, source } = migration
@@ -177,6 +190,12 @@ function whyVoid(migration: Migration, event: MigrationEvent): string | undefine
   if ('admission' in event.data && event.data.admission !== attempt.slot?.admission)
     return `it belongs to the slot of ${event.data.admission}, not to that of this attempt`
 
+  if (event.type === 'CommandUnknown') {
+    const { host } = event.data
+    const isAsked = host === source || host === attempt.slot?.target
+    if (!isAsked || !('host' in event.writer) || event.writer.host !== host)
+      return 'only a host that was asked may say so of itself'
+  }
   if (isFact(event)) {
     const host = hostOf(migration, saidBy[event.type])
     if (!('host' in event.writer) || event.writer.host !== host)
@@ -224,6 +243,11 @@ function learn(migration: Migration, event: MigrationEvent, place: Place): void 
     return
   }
   switch (event.type) {
+    case 'CommandUnknown': {
+      const { host, command } = event.data
+      attempt.unknown ??= { ...place, host, command }
+      return
+    }
     case 'Admitted':
       attempt.slot = { admission: place.position, target: event.data.target }
       return
@@ -262,8 +286,7 @@ function learn(migration: Migration, event: MigrationEvent, place: Place): void 
 
 const freshAttempt = (number: number): Attempt => ({ number, asked: {}, facts: {} })
 
-const isFact = (event: MigrationEvent): event is EventOf<FactName> =>
-  messages[event.type].kind === 'fact'
+const isFact = (event: MigrationEvent): event is EventOf<FactName> => isFactName(event.type)
 const isVerdict = (event: MigrationEvent): event is EventOf<VerdictName> =>
   messages[event.type].kind === 'verdict'
 export const isCommand = (event: Event): event is EventOf<CommandName> =>

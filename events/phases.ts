@@ -43,7 +43,8 @@ export type PhaseName =
   | 'abandoned'
 
 export type CommandName = NamesOf<'command'> & NamesAbout<'migration'>
-export type FactName = NamesOf<'fact'> & NamesAbout<'migration'>
+/** The answers of hosts, each of which one of the two may give. That it does not know a command, either may say. */
+export type FactName = Exclude<NamesOf<'fact'> & NamesAbout<'migration'>, 'CommandUnknown'>
 export type VerdictName = NamesOf<'verdict'>
 
 /** Everything but a command can move a migration. */
@@ -83,14 +84,14 @@ export const phases: Readonly<Record<PhaseName, Phase>> = {
     runsOn: 'source',
     asks: [{ command: 'Begin', of: 'source', answers: ['MigrationBegun', 'BeginRefused'] }],
     on: { MigrationBegun: 'preparing', Committed: 'activating', Cancelled: 'cancelling' },
-    notes: ['BeginRefused', 'CancelAsked'],
+    notes: ['BeginRefused', 'CancelAsked', 'CommandUnknown'],
   },
   preparing: {
     meaning: 'the target makes the receiving guest and opens a transfer',
     runsOn: 'source',
     asks: [{ command: 'Prepare', of: 'target', answers: ['TargetPrepared', 'PrepareRefused'] }],
     on: { TargetPrepared: 'performing', Committed: 'activating', Cancelled: 'cancelling' },
-    notes: ['PrepareRefused', 'CancelAsked'],
+    notes: ['PrepareRefused', 'CancelAsked', 'CommandUnknown'],
   },
   performing: {
     meaning: 'memory is copied while the guest runs',
@@ -102,21 +103,21 @@ export const phases: Readonly<Record<PhaseName, Phase>> = {
       Committed: 'activating',
       Cancelled: 'cancelling',
     },
-    notes: ['RoundPassed', 'PerformFailed', 'ReceiveFailed', 'CancelAsked'],
+    notes: ['RoundPassed', 'PerformFailed', 'ReceiveFailed', 'CancelAsked', 'CommandUnknown'],
   },
   switching: {
     meaning: 'the guest is paused; the target takes the rest and writes the verdict',
     runsOn: 'nobody',
     asks: [perform, finish],
     on: { Committed: 'activating', Cancelled: 'cancelling' },
-    notes: [...lateCopyFacts, 'CancelAsked'],
+    notes: [...lateCopyFacts, 'CancelAsked', 'CommandUnknown'],
   },
   activating: {
     meaning: 'the verdict is Committed; the target starts the guest',
     runsOn: 'target',
     asks: [finish],
     on: { TargetRunning: 'confirming', Fenced: 'cancelling', DoubtRaised: 'inDoubt' },
-    notes: [...lateCopyFacts, 'TargetNeverRan', 'CancelAsked'],
+    notes: [...lateCopyFacts, 'TargetNeverRan', 'CancelAsked', 'CommandUnknown'],
   },
   inDoubt: {
     meaning:
@@ -124,14 +125,14 @@ export const phases: Readonly<Record<PhaseName, Phase>> = {
     runsOn: 'target',
     asks: [finish],
     on: { TargetRunning: 'confirming', Fenced: 'cancelling' },
-    notes: [...lateCopyFacts, 'TargetNeverRan', 'FenceFailed', 'CancelAsked'],
+    notes: [...lateCopyFacts, 'TargetNeverRan', 'FenceFailed', 'CancelAsked', 'CommandUnknown'],
   },
   confirming: {
     meaning: 'the guest runs on the target; the source lets go of its copy',
     runsOn: 'target',
     asks: [{ command: 'Confirm', of: 'source', answers: ['SourceReleased'] }],
     on: { Completed: 'completed' },
-    notes: [...lateCopyFacts, 'SourceReleased', 'CancelAsked'],
+    notes: [...lateCopyFacts, 'SourceReleased', 'CancelAsked', 'CommandUnknown'],
   },
   completed: {
     meaning: 'the guest runs on the target',
@@ -159,6 +160,7 @@ export const phases: Readonly<Record<PhaseName, Phase>> = {
       'SourceLost',
       'TargetCleared',
       'CancelAsked',
+      'CommandUnknown',
     ],
   },
   abandoned: {

@@ -102,7 +102,13 @@ export function hostRefusalSentence(refusal: HostRefusal): string {
     case 'CapabilityMissing':
       return `${refusal.hypervisor} cannot do ${refusal.capability}`
     case 'TransferVersionUnsupported':
-      return `the source speaks transfer version ${refusal.offered}, the target at least ${refusal.supported}`
+      return apart('the stream', refusal)
+    case 'DefinitionVersionUnsupported':
+      return apart('the definition', refusal)
+    case 'CommandUnknown':
+      return `its agent is of an older release, which does not know ${refusal.command}`
+    case 'UnknownReason':
+      return unknownReason(refusal)
     case 'DefinitionSealed':
       return `the definition is not sealed for the key that ${refusal.host} has now, or not by who says so`
     case 'DefinitionInvalid':
@@ -148,6 +154,8 @@ export function failureSentence(failure: Failure): string {
       return `${failure.vm} is not there any more`
     case 'HypervisorFailed':
       return `the hypervisor said: ${failure.message}`
+    case 'UnknownReason':
+      return unknownReason(failure)
   }
 }
 
@@ -165,6 +173,8 @@ export function causeSentence(cause: Cause): string {
       return `${cause.host} was fenced by ${cause.by}`
     case 'Recovered':
       return `the log had lost its tail, and ${cause.by} recovered it at position ${cause.position}`
+    case 'UnknownReason':
+      return unknownReason(cause)
   }
 }
 
@@ -181,6 +191,10 @@ export function snapshotFaultSentence(fault: SnapshotFault): string {
   }
 }
 
+const apart = (what: string, { offered, supported }: { offered: number; supported: number }) =>
+  `the source writes ${what} in version ${offered} at ${offered < supported ? 'most' : 'least'}, the target reads ${supported} at ${offered < supported ? 'least' : 'most'}`
+const unknownReason = ({ reason }: { reason: string }) =>
+  `for a reason that this release does not know (${reason})`
 const mebibytes = (bytes: number) => `${Math.round(bytes / 1024 ** 2)} MiB`
 const seconds = (ms: number) => `${ms / 1000} s`
 const list = (names: readonly string[]) => names.join(' and ')

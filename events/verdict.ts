@@ -1,4 +1,5 @@
 import type { EventOf } from '@ferry/schemas/event'
+import { mustBeKnown } from './entry.ts'
 import type { Log, Patience } from './log.ts'
 import { isValidAfter } from './log.ts'
 import { verdicts } from './subjects.ts'
@@ -14,6 +15,8 @@ export type Contested = {
 /**
  * The verdict on an attempt, or undefined while there is none: the first valid message on its subject (I3).
  * The rule is the one that `fold` uses, so that a host which reads only this subject agrees with the whole fleet.
+ *
+ * @throws {NewerLog} when something stands there that this release cannot judge.
  */
 export async function verdictOn(
   log: Log,
@@ -29,6 +32,7 @@ export async function verdictOn(
       const { event } = entry.message
       if (event.type === 'Committed' || event.type === 'Cancelled') return event
     }
+    mustBeKnown(entry)
     seen = entry.position
   }
 }

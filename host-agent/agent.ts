@@ -1,4 +1,6 @@
 import { setMaxListeners } from 'node:events'
+import { firstVersion } from '@ferry/schemas/versions'
+import type { Versions } from '@ferry/schemas/versions'
 import type { Clock } from '@ferry/events/clock'
 import type { Log } from '@ferry/events/log'
 import { LogLostTail, openWitness } from '@ferry/events/log/witness'
@@ -20,7 +22,7 @@ import { serve } from './serve.ts'
 import type { Does } from './serve.ts'
 import { settle } from './settle.ts'
 import { endStaleCopies } from './stale.ts'
-import { TRANSFER_VERSION } from './transfer/frames.ts'
+import { transferVersions as ownVersions } from './transfer/frames.ts'
 import { makePace } from './transfer/pace.ts'
 import { openPort } from './transfer/port.ts'
 import type { PortOptions } from './transfer/port.ts'
@@ -46,6 +48,8 @@ export type AgentEdges = {
   readonly bandwidthBytesPerSecond?: number
   /** Processes that move guests and outlive the agent; absent: it moves them itself. */
   readonly movers?: Movers
+  /** Of the stream between agents; absent: all that this release knows. */
+  readonly transferVersions?: Versions
   readonly signal: AbortSignal
 }
 
@@ -61,6 +65,7 @@ const UNKNOWN_WAIT_MS = 5000
  */
 export async function runAgent(edges: AgentEdges): Promise<void> {
   const { host, log, heartbeats, clock, say, driver, key, wire, random, movers, signal } = edges
+  const { transferVersions = ownVersions } = edges
   const witness = await openWitness({
     ...edges,
     me: { host },
@@ -120,7 +125,8 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     address: port.address,
     key: key.public,
     agentVersion: VERSION,
-    transferVersion: TRANSFER_VERSION,
+    transferVersion: transferVersions.highest,
+    definitionVersions: driver.definitions ?? firstVersion,
   }
   // While the log is not trusted nothing is noted, and a fact that was on its way may have come to stand there.
   const upTo = async () => (witness.isWell() ? journal : await readJournal()).upTo()
@@ -156,7 +162,7 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
       setMaxListeners(0, now)
       const voice = makeVoice({ host, log: witness.log, clock, say, signal: now })
       const tools = { host, log: witness.log, clock, say, driver, wire, port, key, random, pace }
-      const hands = { ...tools, voice, remembered: witness.remembered }
+      const hands = { ...tools, transferVersions, voice, remembered: witness.remembered }
       const does: Does = async (command, stop) => {
         if (movers !== undefined && isMove(command)) return movers.carryOut(command, stop)
         // One of the agent before may still be at it, and of each guest one command is carried out at a time.

@@ -3,6 +3,7 @@ import type { GuestNeeds, GuestReport } from '@ferry/schemas/guest'
 import type { DataOf } from '@ferry/schemas/messages'
 import type { CopyProgress, Policy } from '@ferry/schemas/policy'
 import type { Failure, HostRefusal } from '@ferry/schemas/refusal'
+import type { Versions } from '@ferry/schemas/versions'
 import type { Image } from './transfer/image.ts'
 
 /**
@@ -19,11 +20,13 @@ import type { Image } from './transfer/image.ts'
  */
 export type Driver = {
   readonly hypervisor: Hypervisor
+  /** Which versions of its definitions and cookies it reads and writes; absent: the first. */
+  readonly definitions?: Versions
   readonly inspect: () => Promise<GuestReport[]>
   /** Starts a guest from this host's own definition. */
   readonly start: (vm: string) => Promise<Begun>
-  /** May it leave, and what must the target know? Changes nothing. */
-  readonly begin: (vm: string) => Promise<Begun>
+  /** May it leave, and what must the target know? The definition is written in that version, or the first. Changes nothing. */
+  readonly begin: (vm: string, definitionVersion?: number) => Promise<Begun>
   /** Makes the receiving guest, from the definition that `begin` gave. `undefined`: it is there, with nothing to say. */
   readonly prepare: (landing: Landing) => Promise<HostRefusal | Prepared | undefined>
   readonly perform: (vm: string, order: PerformOrder) => Promise<SentByHypervisor>
@@ -68,6 +71,8 @@ export type Landing = {
   readonly vm: string
   readonly needs: GuestNeeds
   readonly definition: string
+  /** Absent: the first. */
+  readonly definitionVersion?: number
   /** Marks the copy, so that a later attempt's is not taken for this one's. */
   readonly migration: string
   readonly attempt: number

@@ -1,11 +1,12 @@
 import type { EventOf } from '@ferry/schemas/event'
+import { agreed, apart, firstVersion, nearest } from '@ferry/schemas/versions'
+import type { HostRefusal } from '@ferry/schemas/refusal'
 import { facts } from '@ferry/events/subjects'
 import { verdictOn } from '@ferry/events/verdict'
 import { attemptOf, cleared, contestedOn, endFenced, said } from './hands.ts'
 import type { Hands } from './hands.ts'
 import { move } from './move.ts'
 import { isFenced } from './stale.ts'
-import { TRANSFER_VERSION } from './transfer/frames.ts'
 import type { Command, Fact } from './voice.ts'
 
 /**
@@ -36,9 +37,12 @@ export function carryOut(
 }
 
 /** A guest that was never moved cannot have been lost, so this one asks nobody. */
-async function begin(command: EventOf<'Begin'>, { driver, key, voice }: Hands): Promise<Fact> {
-  const { admission, targetKey } = command.data
-  const answer = await driver.begin(command.vm)
+async function begin(command: EventOf<'Begin'>, hands: Hands): Promise<Fact> {
+  const { driver, key, voice, transferVersions } = hands
+  const { admission, targetKey, targetReads = firstVersion } = command.data
+  // A target that does not go down so far says so itself, and another one may.
+  const definitionVersion = nearest(driver.definitions ?? firstVersion, targetReads)
+  const answer = await driver.begin(command.vm, definitionVersion)
   if ('refusal' in answer)
     return {
       ...voice.about(command, 'BeginRefused'),
@@ -50,7 +54,14 @@ async function begin(command: EventOf<'Begin'>, { driver, key, voice }: Hands): 
   return {
     ...voice.about(command, 'MigrationBegun'),
     type: 'MigrationBegun',
-    data: { admission, needs, sealedDefinition, transferVersion: TRANSFER_VERSION },
+    data: {
+      admission,
+      needs,
+      sealedDefinition,
+      transferVersion: transferVersions.highest,
+      lowestTransferVersion: transferVersions.lowest,
+      definitionVersion,
+    },
   }
 }
 
@@ -61,8 +72,8 @@ const KEY_BYTES = 32
 
 async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact | undefined> {
   const { host, driver, key, port, random, clock, voice } = hands
-  const { admission, sourceKey, sealedDefinition, needs, transferVersion } = command.data
-  const refuse = (refusal: EventOf<'PrepareRefused'>['data']['refusal']): Fact => ({
+  const { admission, sourceKey, sealedDefinition, needs } = command.data
+  const refuse = (refusal: HostRefusal): Fact => ({
     ...voice.about(command, 'PrepareRefused'),
     type: 'PrepareRefused',
     data: { admission, refusal },
@@ -70,15 +81,18 @@ async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact 
   // A command that was long on its way must not make a guest that nobody will ever ask for.
   if ((await verdictOn(hands.log, contestedOn(host, command))) !== undefined) return undefined
 
+  // No negotiation in the stream: the lower of what both can is taken here, on record.
+  const version = agreedWith(command, hands)
+  if ('type' in version) return refuse(version)
   const opened = key.open(sealedDefinition, sourceKey)
   if (opened === undefined) return refuse({ type: 'DefinitionSealed', host })
   const { vm, migration, attempt } = command
   const definition = Buffer.from(opened).toString('utf8')
-  const answer = await driver.prepare({ vm, needs, definition, migration, attempt })
+  const { definitionVersion } = version
+  const landing = { vm, needs, definition, definitionVersion, migration, attempt }
+  const answer = await driver.prepare(landing)
   if (answer !== undefined && 'type' in answer) return refuse(answer)
 
-  // No negotiation in the stream: the lower of what both can is taken here, on record.
-  const version = Math.min(transferVersion, TRANSFER_VERSION)
   const transfer = Buffer.from(random(ID_BYTES)).toString('hex')
   const secret = random(KEY_BYTES)
   const expiresAt = clock.now() + TRANSFER_EXPIRES_MS
@@ -95,9 +109,31 @@ async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact 
         ? {}
         : { sealedCookie: key.seal(Buffer.from(answer.cookie), sourceKey) }),
       expiresAt,
-      transferVersion: version,
+      ...version,
     },
   }
+}
+
+type Agreed = { readonly transferVersion: number; readonly definitionVersion: number }
+
+/** What an agent that says nothing of versions speaks is the first of each. */
+function agreedWith(
+  { data }: EventOf<'Prepare'>,
+  { driver, transferVersions }: Hands,
+): Agreed | HostRefusal {
+  const {
+    transferVersion: highest,
+    lowestTransferVersion: lowest = 1,
+    definitionVersion = 1,
+  } = data
+  const transferVersion = agreed({ lowest, highest }, transferVersions)
+  if (transferVersion === undefined)
+    return { type: 'TransferVersionUnsupported', ...apart({ lowest, highest }, transferVersions) }
+  const written = { lowest: definitionVersion, highest: definitionVersion }
+  const read = driver.definitions ?? firstVersion
+  return agreed(written, read) === undefined
+    ? { type: 'DefinitionVersionUnsupported', ...apart(written, read) }
+    : { transferVersion, definitionVersion }
 }
 
 /** I2: the source's copy ends only when the target's own word for a running guest stands in the log. */

@@ -1,4 +1,5 @@
 import type { Event, EventOf } from '@ferry/schemas/event'
+import type { Versions } from '@ferry/schemas/versions'
 import type { Clock } from '@ferry/events/clock'
 import type { Log, Patience } from '@ferry/events/log'
 import type { CommandName, FactName } from '@ferry/events/phases'
@@ -17,6 +18,8 @@ export type Hands = MovingHands & {
   readonly driver: Driver
   readonly port: TransferPort
   readonly random: (bytes: number) => Uint8Array
+  /** Of the stream between agents: what this one sends and takes. */
+  readonly transferVersions: Versions
 }
 
 export type MovingHands = {

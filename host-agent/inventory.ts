@@ -17,7 +17,7 @@ export type InventoryEdges = {
   readonly driver: Driver
   readonly facts: Pick<
     DataOf<'HostReported'>,
-    'address' | 'key' | 'agentVersion' | 'transferVersion'
+    'address' | 'key' | 'agentVersion' | 'transferVersion' | 'definitionVersions'
   >
   /** The position of this host's last fact, as far as it knows. */
   readonly upTo: () => Promise<number>

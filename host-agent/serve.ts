@@ -1,3 +1,4 @@
+import type { Decoded } from '@ferry/schemas/cloud-event'
 import type { EventOf } from '@ferry/schemas/event'
 import { timestamp } from '@ferry/events/clock'
 import { foldHistory } from '@ferry/events/history'
@@ -6,6 +7,7 @@ import { filters, token } from '@ferry/events/subjects'
 import { isCommand } from '@ferry/events/migration'
 import type { Hands } from './hands.ts'
 import type { Journal } from './journal.ts'
+import { notKnown } from './not-known.ts'
 import type { Command, Fact } from './voice.ts'
 
 /**
@@ -22,7 +24,12 @@ export async function serve(office: Office): Promise<void> {
   const { host, log, say } = hands
   const works = new Map<string, Work[]>()
   const desk: Desk = { ...office, works, starts: new Map() }
-  const starting = new Set<Promise<void>>()
+  /** What is done beside the works. */
+  const aside = new Set<Promise<void>>()
+  const doAside = (doing: Promise<void>) => {
+    aside.add(doing)
+    void doing.then(() => aside.delete(doing))
+  }
 
   const durable = `agent-${token(host)}`
   const subject = filters.commandsFor(host)
@@ -33,22 +40,22 @@ export async function serve(office: Office): Promise<void> {
     signal,
   })) {
     const { message, position } = delivery.entry
-    if (message.is !== 'event') {
+    if (message.is === 'void') {
       say.warn({ position, message }, 'not a command: ignored')
       delivery.done()
     } else if (position < recoveredAt) {
       delivery.done()
+    } else if (message.is === 'unknown') {
+      doAside(sayUnknown(message, delivery, desk))
     } else if (message.event.type === 'Start') {
-      const start = startOnce(message.event, delivery, desk)
-      starting.add(start)
-      void start.then(() => starting.delete(start))
+      doAside(startOnce(message.event, delivery, desk))
     } else if (isCommand(message.event)) {
       receive(message.event, delivery, desk)
     } else delivery.done()
   }
   const left = [...works.values()].flat()
   for (const { stop } of left) stop.abort(new Stopped())
-  await Promise.allSettled([...left.map(({ ended }) => ended), ...starting])
+  await Promise.allSettled([...left.map(({ ended }) => ended), ...aside])
 }
 
 export type Office = {
@@ -164,6 +171,24 @@ async function carryOutOnce(
 
 const ANSWER_MS = 60_000
 
+/** A newer coordinator must hear that it asks in vain: what it asked for can only be given up, or asked otherwise. */
+async function sayUnknown(
+  { type: command, about }: Extract<Decoded, { is: 'unknown' }>,
+  delivery: Delivery,
+  desk: Desk,
+): Promise<void> {
+  const { say } = desk.hands
+  say.warn({ command, ...about }, 'a command that this release does not know')
+  if (about === undefined) return delivery.done()
+  try {
+    await answered(notKnown(command, about, desk.hands), desk)
+    delivery.done()
+  } catch (error) {
+    say.error({ command, err: error }, 'could not be told; it will be tried again')
+    delivery.again(AGAIN_MS)
+  }
+}
+
 async function keepSaying(word: () => void, { clock }: Hands, signal: AbortSignal): Promise<void> {
   while (!signal.aborted) {
     word()
@@ -231,7 +256,7 @@ async function started(
 
 /** Puts an answer into the log, and remembers that it stands there. */
 async function answered(
-  event: Fact | EventOf<'GuestStarted' | 'StartRefused'>,
+  event: Fact | EventOf<'GuestStarted' | 'StartRefused' | 'CommandUnknown'>,
   { hands, journal }: Desk,
 ): Promise<void> {
   await hands.remembered()

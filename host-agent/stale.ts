@@ -1,5 +1,6 @@
 import type { EventOf } from '@ferry/schemas/event'
 import { timestamp } from '@ferry/events/clock'
+import { NewerLog } from '@ferry/events/entry'
 import { migrationOf } from '@ferry/events/fleet'
 import type { StaleCopy } from '@ferry/events/guest'
 import { foldHistory } from '@ferry/events/history'
@@ -18,7 +19,11 @@ type Needs = Pick<MovingHands, 'host' | 'log' | 'driver' | 'clock' | 'say'>
 export async function endStaleCopies(needs: Needs): Promise<EventOf<'TargetCleared'>[]> {
   const facts: EventOf<'TargetCleared'>[] = []
   for (const { vm } of await needs.driver.inspect()) {
-    const stale = await staleCopy(needs.log, needs.host, vm)
+    const stale = await staleCopy(needs.log, needs.host, vm).catch((error: unknown) => {
+      // The other guests of this host are not held up by it; whoever must know about this one asks again.
+      if (!(error instanceof NewerLog)) throw error
+      needs.say.error({ vm, err: error }, 'only a newer agent can say what becomes of this guest')
+    })
     if (stale !== undefined) facts.push(await endStale(vm, stale, needs))
   }
   return facts

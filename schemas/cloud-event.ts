@@ -2,9 +2,10 @@ import { Type } from 'typebox'
 import type { Event, Writer } from './event.ts'
 import { messages } from './messages.ts'
 import type { About, MessageName } from './messages.ts'
-import { Invalid, parse } from './parse.ts'
+import { Invalid, fits, parse } from './parse.ts'
+import { withKnownReasons } from './reasons.ts'
 import { upgrade, upgrades } from './upgrade.ts'
-import { Id, Name, Timestamp } from './words.ts'
+import { Id, Name, Position, Timestamp } from './words.ts'
 
 /**
  * The wire: CloudEvents 1.0, structured JSON. `encode` writes one, `decode` reads one and says what it is:
@@ -13,7 +14,13 @@ import { Id, Name, Timestamp } from './words.ts'
 export type Decoded =
   | { readonly is: 'event'; readonly event: Event }
   | { readonly is: 'void'; readonly why: string }
-  | { readonly is: 'unknown'; readonly type: string }
+  | { readonly is: 'unknown'; readonly type: string; readonly about?: Meant }
+
+/** Of which attempt, or which start, an unknown message speaks: enough to answer that it was not understood. */
+export type Meant = { readonly id: string; readonly vm: string } & (
+  | { readonly migration: string; readonly attempt: number; readonly admission: number }
+  | { readonly start: string }
+)
 
 const TYPE = /^dev\.ferry\.([A-Za-z]+)\.v([1-9]\d{0,3})$/
 const SOURCE = /^\/(hosts|coordinators)\/(.+)$/
@@ -89,11 +96,10 @@ const envelopesAbout = {
 function read(value: unknown): Decoded {
   const wire = parse(Envelope, value, 'the message')
   const [, name = '', version = ''] = TYPE.exec(wire.type) ?? []
-  if (!isMessageName(name)) return { is: 'unknown', type: wire.type }
+  if (!isMessageName(name)) return unknown(wire.type, value)
   const shape = messages[name]
   const current = upgrade(upgrades, name, Number(version), shape.version, wire.data)
-  if (current === undefined || Number(version) > shape.version)
-    return { is: 'unknown', type: wire.type }
+  if (current === undefined || Number(version) > shape.version) return unknown(wire.type, value)
 
   const { id, time, causationid, traceparent } = wire
   const event = {
@@ -104,10 +110,34 @@ function read(value: unknown): Decoded {
     ...(causationid === undefined ? {} : { causationid }),
     ...(traceparent === undefined ? {} : { traceparent }),
     ...topicOf(shape.about, value),
-    data: parse(shape.data, current, name),
+    data: parse(shape.data, withKnownReasons(current), name),
   }
   // The parts were checked against the row of this very name; TypeScript cannot follow a name through a table.
   return { is: 'event', event: event as Event }
+}
+
+/** Whatever else stands in a message about an attempt, its slot does; in one about a start, the start's id. */
+const AboutAttempt = Type.Object({
+  id: envelope.id,
+  ...about.migration,
+  data: Type.Object({ admission: Position }),
+})
+
+const AboutStart = Type.Object({
+  id: envelope.id,
+  ...about.guest,
+  data: Type.Object({ start: Id }),
+})
+
+function unknown(type: string, value: unknown): Decoded {
+  if (fits(AboutAttempt, value)) {
+    const { id, subject: vm, migration, attempt, data } = value
+    const { admission } = data
+    return { is: 'unknown', type, about: { id, vm, migration, attempt, admission } }
+  }
+  if (!fits(AboutStart, value)) return { is: 'unknown', type }
+  const { id, subject: vm, data } = value
+  return { is: 'unknown', type, about: { id, vm, start: data.start } }
 }
 
 function topicOf(topic: About, value: unknown) {

@@ -15,8 +15,10 @@ import {
   Position,
   Sealed,
   Text,
+  Version,
   Who,
 } from './words.ts'
+import { Versions } from './versions.ts'
 
 /**
  * Every message of the log, as one table: its kind (which says who writes it and on which subject),
@@ -56,7 +58,14 @@ const admission = { admission: Position }
 
 const host = { host: Name }
 
-const transferVersion = { transferVersion: Type.Integer({ minimum: 1 }) }
+const transferVersion = { transferVersion: Version }
+
+/** What the source can send: its stream in any version down from `transferVersion`, and the definition as it is. */
+const offer = {
+  ...transferVersion,
+  lowestTransferVersion: Type.Optional(Version),
+  definitionVersion: Type.Optional(Version),
+}
 
 const openDuties = {
   /** Hosts that have not answered. The verdict binds them; they settle it when they return. */
@@ -141,7 +150,15 @@ export const messages = {
     kind: 'command',
     about: 'migration',
     version: 1,
-    data: Type.Object({ ...host, ...admission, target: Name, targetKey: CurveKey, policy: Policy }),
+    data: Type.Object({
+      ...host,
+      ...admission,
+      target: Name,
+      targetKey: CurveKey,
+      /** The definitions that the target's driver reads. Absent: the first version. */
+      targetReads: Type.Optional(Versions),
+      policy: Policy,
+    }),
   },
   Prepare: {
     kind: 'command',
@@ -154,7 +171,7 @@ export const messages = {
       sourceKey: CurveKey,
       needs: GuestNeeds,
       sealedDefinition: Sealed,
-      ...transferVersion,
+      ...offer,
     }),
   },
   Perform: {
@@ -216,7 +233,7 @@ export const messages = {
       needs: GuestNeeds,
       /** The guest's definition, sealed for the target: it may hold secrets. */
       sealedDefinition: Sealed,
-      ...transferVersion,
+      ...offer,
     }),
   },
   BeginRefused: {
@@ -238,7 +255,9 @@ export const messages = {
       /** What the target's hypervisor has to say to the source's, sealed as well: it may hold secrets. */
       sealedCookie: Type.Optional(Sealed),
       expiresAt: Moment,
+      /** The answer to what the source offered: with these the attempt goes on. */
       ...transferVersion,
+      definitionVersion: Type.Optional(Version),
     }),
   },
   PrepareRefused: {
@@ -341,6 +360,13 @@ export const messages = {
     version: 1,
     data: Type.Object({ ...admission }),
   },
+  /** A command that this host's release does not know, or not in that version: it will not be carried out. */
+  CommandUnknown: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...host, ...admission, command: Text }),
+  },
   GuestStarted: {
     kind: 'fact',
     about: 'guest',
@@ -402,6 +428,8 @@ export const messages = {
       /** This host's clock minus the log server's, and how wrong that may be; absent until it was measured. */
       clock: Type.Optional(Type.Object({ offsetMs: Type.Number(), errorMs: Milliseconds })),
       ...transferVersion,
+      /** The definitions that this host's driver reads and writes. Absent: the first version. */
+      definitionVersions: Type.Optional(Versions),
     }),
   },
   /** Someone came to the transfer port without a right to; said at most once in a while, with a count. */

@@ -19,6 +19,10 @@ export function parse<Shape extends TSchema>(
   throw new Invalid(what, path, valueAt(value, path), error?.message ?? 'does not fit')
 }
 
+/** Whether a value has its shape, for whoever does something else with it where it has not. */
+export const fits = <Shape extends TSchema>(shape: Shape, value: unknown): value is Static<Shape> =>
+  validatorOf(shape).Check(value)
+
 /** A value that does not have its shape. The message is a sentence for the person who wrote the value. */
 export class Invalid extends Error {
   override readonly name = 'Invalid'

@@ -11,6 +11,9 @@ const reason = <const Word extends string, Fields extends TProperties>(
 ): TObject<{ type: ReturnType<typeof Type.Literal<Word>> } & Fields> =>
   Type.Object({ type: Type.Literal(type), ...fields })
 
+/** What a newer release gave as a reason: `reasons.ts` puts it here, and nobody says it himself. */
+const unknownReason = reason('UnknownReason', { reason: Text })
+
 /** Why a host cannot take a guest: said by the coordinator when it chooses, by the target when it prepares. */
 export const Unfit = Type.Union([
   reason('NotEnoughMemory', { neededBytes: Bytes, freeBytes: Bytes }),
@@ -37,10 +40,13 @@ export const HostRefusal = Type.Union([
   reason('ToolMissing', { tool: Text }),
   reason('CapabilityMissing', { capability: Text, hypervisor: Text }),
   reason('TransferVersionUnsupported', { offered: Type.Integer(), supported: Type.Integer() }),
+  reason('DefinitionVersionUnsupported', { offered: Type.Integer(), supported: Type.Integer() }),
+  reason('CommandUnknown', { command: Text }),
   reason('DefinitionSealed', { host: Name }),
   reason('DefinitionInvalid', { path: Text, problem: Text }),
   reason('UnknownDefinition', { vm: Name }),
   reason('HypervisorFailed', { message: Text }),
+  unknownReason,
 ])
 export type HostRefusal = Static<typeof HostRefusal>
 
@@ -61,6 +67,7 @@ export const Failure = Type.Union([
   reason('KeySealed', { host: Name }),
   reason('GuestGone', { vm: Name }),
   reason('HypervisorFailed', { message: Text }),
+  unknownReason,
 ])
 export type Failure = Static<typeof Failure>
 
@@ -108,5 +115,6 @@ export const Cause = Type.Union([
   reason('Failed', { host: Name, failure: Failure }),
   reason('Fenced', { host: Name, by: Text }),
   reason('Recovered', { by: Text, position: Position }),
+  unknownReason,
 ])
 export type Cause = Static<typeof Cause>

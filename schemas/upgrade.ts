@@ -1,6 +1,11 @@
 /**
  * An older version of a message becomes the present one, one small step for each version. A log lives longer
  * than any program: whoever changes a shape raises its version in `messages.ts` and adds the step here.
+ *
+ * Older programs read it as well, and take a version that they do not know for what they must not judge. So a version is
+ * raised only where nothing else will do: a field that may be absent, and a reason (`reasons.ts`), can be added without.
+ * What ends an attempt (`Committed`, `Cancelled`, `Confirm`, `Cancel`) keeps its version for good: a paused guest may be
+ * waiting for whoever does not know the next one.
  */
 
 type Data = { readonly [field: string]: unknown }

@@ -17,6 +17,9 @@ export const Id = Type.String({ pattern: '^[A-Za-z0-9_-]{1,64}$' })
 /** A stream sequence: the place of a message in the log. 0 means "before the first". */
 export const Position = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 
+/** Which one of a format's versions. */
+export const Version = Type.Integer({ minimum: 1 })
+
 export const Bytes = Type.Integer({ minimum: 0, maximum: Number.MAX_SAFE_INTEGER })
 
 /** A length of time in milliseconds; fractions are kept. */

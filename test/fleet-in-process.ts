@@ -35,6 +35,7 @@ import { tlsWire } from '@ferry/host-agent/transfer/tls-wire'
 import type { Wire } from '@ferry/host-agent/transfer/wire'
 import type { Writer } from '@ferry/schemas/event'
 import type { MigrateRequest, ResolveRequest } from '@ferry/schemas/request'
+import type { Versions } from '@ferry/schemas/versions'
 import { newLife } from './life.ts'
 import { until } from './until.ts'
 
@@ -58,6 +59,8 @@ export type FleetOptions = {
   readonly snapshotEvery?: number
   /** Puts something between an agent and its hypervisor. */
   readonly drivers?: (driver: Driver, host: string) => Driver
+  /** Which versions of the stream a host's agent knows. */
+  readonly transferVersions?: (host: string) => Versions
   /** Puts something between an agent and its disk. */
   readonly watermarks?: (watermark: Watermark, host: string) => Watermark
   readonly fences?: Fences
@@ -209,6 +212,9 @@ export async function fleetInProcess(
         },
         random: randomBytes,
         transfers: { listen },
+        ...(options.transferVersions === undefined
+          ? {}
+          : { transferVersions: options.transferVersions(host) }),
         signal: AbortSignal.any([stop.signal, stopAll.signal]),
       })
       running.set(host, agent)

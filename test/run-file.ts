@@ -1,7 +1,12 @@
 import { pathToFileURL } from 'node:url'
+import { toldNotHere } from './not-here.ts'
 
-/** One test file, run to its end; tells `run.ts` how many of its tests passed and how many did not. */
-export type Tally = { readonly passed: number; readonly failed: number }
+/** One test file, run to its end; tells `run.ts` how many of its tests passed, how many did not, and what is not for here. */
+export type Tally = {
+  readonly passed: number
+  readonly failed: number
+  readonly notHere: readonly string[]
+}
 
 type Suite = () => Promise<[errors: string | true, ran: number, skipped: number, total: number]>
 type Uvu = { UVU_DEFER?: number; UVU_INDEX?: number; UVU_QUEUE?: [string, ...Suite[]][] }
@@ -23,5 +28,5 @@ for (const run of suites) {
     process.stdout.write('\n  a hook threw, so the tests behind it did not run\n')
   if (skipped > 0) process.stdout.write(`\n  ${skipped} skipped: is a .only or .skip left over?\n`)
 }
-process.send?.({ passed, failed } satisfies Tally)
+process.send?.({ passed, failed, notHere: toldNotHere() } satisfies Tally)
 process.disconnect?.()

@@ -81,9 +81,13 @@ try {
 }
 const passed = results.reduce((sum, tally) => sum + tally.passed, 0)
 const failed = results.reduce((sum, tally) => sum + tally.failed, 0) + (files.length === 0 ? 1 : 0)
+const notHere = results.flatMap((tally) => tally.notHere)
 if (files.length === 0) console.log(`No test file has ${words.join(' or ')} in its path.`)
 console.log(`\nin ${Math.round((performance.now() - began) / 1000)} s`)
-console.log(`${passed} passed, ${failed} failed`)
+for (const why of notHere) console.log(`NOT RUN ${why}`)
+console.log(
+  `${passed} passed, ${failed} failed${notHere.length === 0 ? '' : `, ${notHere.length} not run`}`,
+)
 process.exitCode = failed === 0 ? 0 : 1
 
 async function runAll(
@@ -126,14 +130,15 @@ async function runFile(file: string, limitMs: number): Promise<Tally> {
   clearTimeout(timer)
 
   if (tally === undefined) trouble ??= `ended with ${code} before its tests did`
-  else if (tally.passed + tally.failed === 0) trouble ??= 'ran no test; is `.run()` forgotten?'
-  const { passed, failed } = tally ?? { passed: 0, failed: 0 }
+  else if (tally.passed + tally.failed + tally.notHere.length === 0)
+    trouble ??= 'ran no test; is `.run()` forgotten?'
+  const { passed, failed, notHere } = tally ?? { passed: 0, failed: 0, notHere: [] }
   const seconds = ((performance.now() - from) / 1000).toFixed(1)
   const bad = failed > 0 || trouble !== undefined
   console.log(`${bad ? 'FAILED' : 'ok    '} ${file} · ${passed} passed · ${seconds} s`)
   if (trouble !== undefined) console.log(`       it ${trouble}`)
   if (bad) console.log(output.trimEnd().replaceAll(/^/gm, '       '))
-  return { passed, failed: failed + (trouble === undefined ? 0 : 1) }
+  return { passed, failed: failed + (trouble === undefined ? 0 : 1), notHere }
 }
 
 function bundled(file: string): string {

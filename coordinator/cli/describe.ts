@@ -58,6 +58,8 @@ function details(event: Event): string {
       return `${event.data.host}, by ${event.data.by}: ${event.data.evidence}`
     case 'TargetCleared':
       return event.data.found === undefined ? '' : `its stale copy was ${event.data.found}`
+    case 'CommandUnknown':
+      return event.data.command
     case 'StartOrdered':
       return `on ${event.data.host}`
     case 'HostReported':

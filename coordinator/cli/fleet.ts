@@ -24,15 +24,18 @@ function fleetText({ position, leader, hosts, guests }: FleetView): string {
     `at position ${position}, ${leader === undefined ? 'and nobody leads' : `led by ${leader}`}`,
     '',
     table([
-      ['host', 'alive', 'hypervisor', 'memory used', 'of', 'transfers at'],
-      ...hosts.map(({ host, isAlive, hypervisor, usedBytes, memoryBytes, address }) => [
-        host,
-        isAlive ? 'yes' : 'silent',
-        hypervisor,
-        size(usedBytes),
-        size(memoryBytes),
-        address,
-      ]),
+      ['host', 'alive', 'agent', 'hypervisor', 'memory used', 'of', 'transfers at'],
+      ...hosts.map(
+        ({ host, isAlive, agentVersion, hypervisor, usedBytes, memoryBytes, address }) => [
+          host,
+          isAlive ? 'yes' : 'silent',
+          agentVersion,
+          hypervisor,
+          size(usedBytes),
+          size(memoryBytes),
+          address,
+        ],
+      ),
     ]),
     '',
     table([

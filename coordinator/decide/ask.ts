@@ -38,7 +38,11 @@ export function unanswered(migration: Migration): Ask[] {
   )
 }
 
-/** @returns undefined while a host that must be named has not reported itself: the log will tell when it has. */
+/**
+ * What one host said for the other is handed on as it stands, with whatever a newer release has put into it.
+ *
+ * @returns undefined while a host that must be named has not reported itself: the log will tell when it has.
+ */
 function commandFor(
   fleet: Fleet,
   migration: Migration,
@@ -64,28 +68,7 @@ function commandFor(
     case 'Begin': {
       const targetKey = keyOf(target)
       if (targetKey === undefined) return undefined
-      return { ...envelope, type: command, data: { ...to, target, targetKey, policy } }
-    }
-    case 'Prepare': {
-      const { needs, sealedDefinition, transferVersion } = said(
-        facts.MigrationBegun,
-        'MigrationBegun',
-      )
-      const sourceKey = keyOf(source)
-      if (sourceKey === undefined) return undefined
-      return {
-        ...envelope,
-        type: command,
-        data: { ...to, source, sourceKey, needs, sealedDefinition, transferVersion },
-      }
-    }
-    case 'Perform': {
-      const { transfer, address, sealedKey, sealedCookie, transferVersion } = said(
-        facts.TargetPrepared,
-        'TargetPrepared',
-      )
-      const targetKey = keyOf(target)
-      if (targetKey === undefined) return undefined
+      const targetReads = fleet.hosts.get(target)?.report.definitionVersions
       return {
         ...envelope,
         type: command,
@@ -93,13 +76,33 @@ function commandFor(
           ...to,
           target,
           targetKey,
-          transfer,
-          address,
-          sealedKey,
-          ...(sealedCookie === undefined ? {} : { sealedCookie }),
-          transferVersion,
+          ...(targetReads === undefined ? {} : { targetReads }),
           policy,
         },
+      }
+    }
+    case 'Prepare': {
+      const { admission: _, ...begun } = said(facts.MigrationBegun, 'MigrationBegun')
+      const sourceKey = keyOf(source)
+      if (sourceKey === undefined) return undefined
+      return {
+        ...envelope,
+        type: command,
+        data: { ...begun, ...to, source, sourceKey },
+      }
+    }
+    case 'Perform': {
+      const {
+        admission: _,
+        expiresAt: _until,
+        ...prepared
+      } = said(facts.TargetPrepared, 'TargetPrepared')
+      const targetKey = keyOf(target)
+      if (targetKey === undefined) return undefined
+      return {
+        ...envelope,
+        type: command,
+        data: { ...prepared, ...to, target, targetKey, policy },
       }
     }
     case 'Finish': {

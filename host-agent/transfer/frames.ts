@@ -1,6 +1,7 @@
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
-import { Bytes, Digest, Id } from '@ferry/schemas/words'
+import type { Versions } from '@ferry/schemas/versions'
+import { Bytes, Digest, Id, Version } from '@ferry/schemas/words'
 
 /**
  * The bytes on the wire, in one direction only:
@@ -8,9 +9,10 @@ import { Bytes, Digest, Id } from '@ferry/schemas/words'
  *     header frame · data frame · data frame · ... · end frame
  *
  * Each frame is eight bytes, its kind and the length of what follows, both as 32-bit numbers with the high byte first,
- * and then that. Header and end are JSON. There is no negotiation: the version is what Begin and Prepare agreed on.
+ * and then that. Header and end are JSON. There is no negotiation: the version is what Begin and Prepare agreed on, which
+ * is one of these.
  */
-export const TRANSFER_VERSION = 1
+export const transferVersions: Versions = { lowest: 1, highest: 1 }
 
 export const FRAME_HEADER_BYTES = 8
 export const kinds = { header: 1, data: 2, end: 3 } as const
@@ -19,7 +21,7 @@ export type FrameKind = keyof typeof kinds
 /** A frame that says more about itself than this is garbage. Data frames are bounded by their 32-bit length alone. */
 export const LONGEST_TEXT_BYTES = 4096
 
-export const HeaderFrame = Type.Object({ version: Type.Integer({ minimum: 1 }), transfer: Id })
+export const HeaderFrame = Type.Object({ version: Version, transfer: Id })
 export type HeaderFrame = Static<typeof HeaderFrame>
 
 /** Sent only after the hypervisor has said that the whole image is out. Without it nothing is committed (rule 2). */

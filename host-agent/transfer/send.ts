@@ -19,7 +19,7 @@ export type Sender = {
 }
 
 export async function openSender(
-  ticket: Ticket & { readonly version: number },
+  ticket: Ticket,
   edges: {
     readonly wire: Wire
     readonly clock: Clock

@@ -13,10 +13,13 @@ import type { Door, Intruder, Rejected, Ticket, Visit, Wire } from './wire.ts'
  * transfer's key may speak for it, and nobody else. There are no certificates.
  *
  *     FERRY/2 <transfer id, padded to 64>\n      TLS 1.3 (PSK, identity = transfer id)      frames
+ *
+ * The number is that of the stream's version and one: the first streams had no such line. The line itself is the same in
+ * every version, so that any release's agent can show the visitor to whoever waits for it.
  */
 const ID_BYTES = 64
-const MAGIC = 'FERRY/2 '
-const GREETING_BYTES = MAGIC.length + ID_BYTES + 1
+const GREETING_BYTES = 'FERRY/2 '.length + ID_BYTES + 1
+const GREETING = /^FERRY\/[2-9] ([\w-]+) *\n$/
 
 const version: SecureVersion = 'TLSv1.3'
 export const tlsOptions = {
@@ -33,7 +36,8 @@ const REFUSED_FOR_MS = 3000
 const REFUSED_AGAIN_MS = 100
 
 /** Also for those who test what a stranger can do. */
-export const greetingFor = (transfer: string): string => `${MAGIC}${transfer.padEnd(ID_BYTES)}\n`
+export const greetingFor = (transfer: string, version: number): string =>
+  `FERRY/${version + 1} ${transfer.padEnd(ID_BYTES)}\n`
 
 export const tlsWire: Wire = {
   listen: async (at, door) => {
@@ -81,10 +85,8 @@ function greet(socket: Socket, { visit, nonsense }: Door): void {
   const readable = () => {
     const greeting: unknown = socket.read(GREETING_BYTES)
     if (!(greeting instanceof Buffer)) return
-    const text = greeting.toString('latin1')
-    const transfer = text.slice(MAGIC.length, -1).trim()
-    if (!text.startsWith(MAGIC) || !text.endsWith('\n') || !/^[A-Za-z0-9_-]+$/.test(transfer))
-      return away('NotFerry')
+    const [, transfer] = GREETING.exec(greeting.toString('latin1')) ?? []
+    if (transfer === undefined) return away('NotFerry')
     forget()
     return visit({ transfer, remoteAddress, stream: socket })
   }
@@ -129,11 +131,11 @@ function connected({ address }: Ticket, deadline: AbortSignal): Promise<Socket> 
 
 function secured(
   socket: Socket,
-  { transfer, key }: Ticket,
+  { transfer, key, version }: Ticket,
   deadline: AbortSignal,
 ): Promise<TLSSocket> {
   return new Promise((resolve, reject) => {
-    socket.write(greetingFor(transfer))
+    socket.write(greetingFor(transfer, version))
     const secure = connectTls({
       ...tlsOptions,
       socket,

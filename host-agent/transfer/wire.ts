@@ -26,6 +26,8 @@ export type Ticket = {
   readonly transfer: string
   readonly address: Endpoint
   readonly key: Uint8Array
+  /** Of the stream: what Begin and Prepare agreed on. */
+  readonly version: number
 }
 
 /** Somebody at the door. It has said which transfer it comes for, and has proved nothing yet. */

@@ -50,7 +50,10 @@ export type StepsOptions = {
   readonly patienceMs: number
 }
 
-type Call = Exclude<keyof Driver, 'hypervisor' | 'inspect' | 'start' | 'onChange' | 'close'>
+type Call = Exclude<
+  keyof Driver,
+  'hypervisor' | 'definitions' | 'inspect' | 'start' | 'onChange' | 'close'
+>
 
 const spots = ['asking', 'asked', 'before', 'after', 'answered'] as const
 type Spot = (typeof spots)[number]

@@ -107,7 +107,7 @@ const imageOf = (...pieces: Buffer[]): Image =>
 /** A visitor who has the key, and then does as he likes. */
 async function visitor(port: TransferPort, identity: string, psk: Uint8Array) {
   const plain = connectTcp(port.address)
-  plain.write(greetingFor(identity))
+  plain.write(greetingFor(identity, 1))
   const socket = connectTls({
     ...tlsOptions,
     socket: plain,
@@ -126,6 +126,11 @@ async function visitor(port: TransferPort, identity: string, psk: Uint8Array) {
 const header = (transfer: string) => textFrame('header', { version: 1, transfer })
 const data = (bytes: Buffer) =>
   Buffer.concat([writeHead(Buffer.alloc(8), 'data', bytes.length), bytes])
+
+test('a visitor names the version of the stream that was agreed on, in a line of the same length', () => {
+  assert.is(greetingFor('t1', 1), `FERRY/2 ${'t1'.padEnd(64)}\n`)
+  assert.is(greetingFor('t1', 2), `FERRY/3 ${'t1'.padEnd(64)}\n`)
+})
 
 test('carries an image to the byte, and both ends have the same receipt', () =>
   withPort(async ({ port, open }) => {

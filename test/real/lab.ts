@@ -77,6 +77,8 @@ export type LabGuest =
 export type LabProcess = {
   readonly pid: () => number
   readonly start: () => void
+  /** When it is started again, it is the Ferry of another folder: it was upgraded. */
+  readonly runFrom: (tree: string) => void
   readonly signal: (signal: NodeJS.Signals) => void
   /** Ends it, also when it is stopped, and waits until it is gone. */
   readonly end: (signal?: NodeJS.Signals) => Promise<void>
@@ -97,12 +99,14 @@ export type LabOptions = {
   readonly port?: number
   /** How many nats-servers keep the log; absent: one. */
   readonly servers?: 1 | 3
+  /** The folder of the Ferry that a host or a coordinator runs; absent: this one. */
+  readonly treeOf?: (name: string) => string
 }
 
 /** A guest that works without rest is to be copied on a machine with other work as well: whoever measures asks for less. */
 const PATIENT = { downtimeMs: 2000 }
 
-const ROOT = join(import.meta.dirname, '..', '..')
+export const ROOT = join(import.meta.dirname, '..', '..')
 const ANSWER_MS = 15_000
 
 export async function openLab(options: LabOptions): Promise<Lab> {
@@ -114,8 +118,10 @@ export async function openLab(options: LabOptions): Promise<Lab> {
   const servers = [...cluster.urls]
   const server = servers.join(',')
   const processes: LabProcess[] = []
-  const run = (name: string, words: readonly string[]) => {
-    const process = labProcess(name, [...words, '--log-level', logLevel], folder)
+  const { treeOf = () => ROOT } = options
+  const run = (role: string, name: string, words: readonly string[]) => {
+    const file = join(folder, `${role}-${name}.log`)
+    const process = labProcess(file, [...words, '--log-level', logLevel], treeOf(name))
     processes.push(process)
     return process
   }
@@ -135,7 +141,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
   for (let number = 1; number <= count; number++) {
     const name = `c${number}`
     const where = ['--server', (await logFor(name)).join(), '--state', folder]
-    coordinators.set(name, run(`coordinator-${name}`, ['coordinator', '--name', name, ...where]))
+    coordinators.set(name, run('coordinator', name, ['coordinator', '--name', name, ...where]))
   }
   const agents = new Map<string, LabProcess>()
   for (const host of hosts) {
@@ -155,7 +161,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
       ...options.settingsOf?.(host),
     }
     await writeFile(config, JSON.stringify(settings, null, 2))
-    agents.set(host, run(`agent-${host}`, ['agent', '--config', config]))
+    agents.set(host, run('agent', host, ['agent', '--config', config]))
   }
   const endAll = async () => {
     await Promise.all(processes.map((each) => each.end()))
@@ -354,8 +360,8 @@ async function watching(
   }
 }
 
-function labProcess(name: string, words: readonly string[], folder: string): LabProcess {
-  const file = join(folder, `${name}.log`)
+function labProcess(file: string, words: readonly string[], from: string): LabProcess {
+  let tree = from
   let child: ChildProcess | undefined
   let gone: Promise<void> = Promise.resolve()
   const start = () => {
@@ -364,7 +370,7 @@ function labProcess(name: string, words: readonly string[], folder: string): Lab
       (output) =>
         new Promise<void>((resolve) => {
           child = spawn(process.execPath, ['ferry.mjs', ...words], {
-            cwd: ROOT,
+            cwd: tree,
             stdio: ['ignore', output.fd, output.fd],
           })
           child.once('exit', () => resolve())
@@ -376,6 +382,9 @@ function labProcess(name: string, words: readonly string[], folder: string): Lab
   return {
     pid: () => child?.pid ?? 0,
     start,
+    runFrom: (other) => {
+      tree = other
+    },
     signal: (signal) => void child?.kill(signal),
     end: async (signal = 'SIGTERM') => {
       child?.kill(signal)

@@ -42,12 +42,16 @@ test('what is not an event is void, and says why', () => {
 })
 
 test('a type or version of the future is unknown, which is not void', () => {
-  const text = encode(sourcePaused())
-  assert.equal(decode(text.replace('SourcePaused.v1', 'SourcePaused.v2')), {
-    is: 'unknown',
-    type: 'dev.ferry.SourcePaused.v2',
-  })
-  assert.equal(decode(text.replace('SourcePaused.v1', 'SourceDanced.v1')), {
+  const text = encode(sourcePaused({ id: 'one', admission: 7 }))
+  const about = { id: 'one', vm: 'web1', migration: 'm1', attempt: 1, admission: 7 }
+  for (const name of ['SourcePaused.v2', 'SourceDanced.v1'])
+    assert.equal(decode(text.replace('SourcePaused.v1', name)), {
+      is: 'unknown',
+      type: `dev.ferry.${name}`,
+      about,
+    })
+  const nothingMore = { type: 'dev.ferry.SourceDanced.v1', data: {} }
+  assert.equal(decode(JSON.stringify({ ...JSON.parse(text), ...nothingMore })), {
     is: 'unknown',
     type: 'dev.ferry.SourceDanced.v1',
   })
