@@ -1,4 +1,6 @@
 import { fork } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
+import { rmSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -62,6 +64,16 @@ const files = (await readdir(here, { recursive: true }))
 
 const began = performance.now()
 const folder = await mkdtemp(join(tmpdir(), 'ferry-tests-'))
+const running = new Set<ChildProcess>()
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)
+  process.once(signal, () => {
+    for (const child of running) child.kill(signal)
+    rmSync(folder, { recursive: true, force: true })
+    process.exit(code)
+  })
 const results: Tally[] = []
 try {
   // To load a test file's thousand modules one by one takes longer than most of them run.
@@ -110,6 +122,7 @@ async function runFile(file: string, limitMs: number): Promise<Tally> {
     execArgv: ['--enable-source-maps'],
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
   })
+  running.add(child)
   let output = ''
   for (const stream of [child.stdout, child.stderr])
     stream?.setEncoding('utf8').on('data', (text: string) => (output += text))
@@ -127,6 +140,7 @@ async function runFile(file: string, limitMs: number): Promise<Tally> {
     timer = setTimeout(() => end('left something running after its last test'), GRACE_MS)
   })
   const code = await new Promise<number | null>((resolve) => child.once('close', resolve))
+  running.delete(child)
   clearTimeout(timer)
 
   if (tally === undefined) trouble ??= `ended with ${code} before its tests did`
