@@ -118,6 +118,7 @@ export const procedures = {
   autostart: { number: 15, takes: about, gives: struct({ isOn: int }) },
   lookUp: { number: 23, takes: struct({ name: words }), gives: about },
   resume: { number: 28, takes: about, gives: nothing },
+  suspend: { number: 34, takes: about, gives: nothing },
   supports: { number: 60, takes: struct({ feature: int }), gives: struct({ isSupported: int }) },
   authentications: { number: 66, takes: nothing, gives: struct({ types: list(int, MOST_AUTHS) }) },
   authenticateByPolkit: { number: 70, takes: nothing, gives: struct({ isComplete: int }) },
