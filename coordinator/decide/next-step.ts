@@ -119,7 +119,7 @@ function mayRetry({ fleet, migration, world }: Case, cause: Cause): boolean {
   const { attempt, policy, wanted, source, cancelAsked, triedTargets } = migration
   if (cancelAsked !== undefined || attempt.number >= policy.attempts) return false
   if (wholeTimedOut(migration, world) !== undefined) return false
-  if (isOtherHand(cause)) return false
+  if (isOtherHand(cause) || attempt.facts.SourceResumed?.data.leftPaused === true) return false
   if (cause.type === 'TimedOut' || cause.type === 'Failed') return true
   if (cause.type !== 'Refused') return false
   // One of the two hosts has got another key since: the next attempt seals for that.

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
+import type { PerformOrder } from '../../driver.ts'
 import { unlessGone } from './daemon.ts'
 import type { Job } from './daemon.ts'
 import { isHeld } from './holder.ts'
@@ -55,5 +56,47 @@ export async function toldWhy(
     await within(clock, TELL_MS, 'libvirt saying who ended a guest', told)
   } catch {
     // A libvirtd that is gone itself says nothing: what is known already must do.
+  }
+}
+
+/** From one to the other QEMU takes a few milliseconds. */
+const SWITCH_MS = 250
+/** And libvirtd, on a machine that has other things to do, may take its time to tell. */
+const HEAR_MS = 1000
+
+/**
+ * A guest that somebody pauses while it is being sent looks to libvirt as if its migration had paused it. QEMU knows
+ * better: for the switchover it stops the guest and at once says so ("pre-switchover"), by its own times.
+ *
+ * @returns what to call with libvirt's word that the guest is paused.
+ */
+export async function watchForHand(
+  libvirt: Libvirt,
+  domain: Domain,
+  { cookie = '' }: Pick<PerformOrder, 'cookie'>,
+  clock: Clock,
+  isByHand: () => void,
+): Promise<{ readonly isPaused: () => void; readonly forget: () => void }> {
+  // A QEMU that cannot wait there does not say it either.
+  if (!cookie.includes("'pause-before-switchover'")) return { isPaused: () => {}, forget: () => {} }
+  let stoppedAt: number | undefined
+  let isSwitching = false
+  let forget = () => {}
+  await libvirt.on('monitor', ({ domain: whose, name, seconds, microseconds, details = '' }) => {
+    if (!whose.uuid.equals(domain.uuid)) return
+    const at = Number(seconds) * 1000 + microseconds / 1000
+    if (name === 'STOP') stoppedAt = at
+    if (name !== 'MIGRATION' || !details.includes('"pre-switchover"')) return
+    isSwitching = true
+    forget()
+    if (stoppedAt !== undefined && at - stoppedAt > SWITCH_MS) isByHand()
+  })
+  return {
+    isPaused: () => {
+      if (isSwitching) return
+      forget()
+      forget = clock.after(HEAR_MS, isByHand)
+    },
+    forget: () => forget(),
   }
 }

@@ -86,8 +86,10 @@ export async function perform(
       allIsOut: () => {
         // Until the guest has passed the gate QEMU is left waiting, and can still be sent home.
         following.gatePassed.then(
-          () => socket.write(SHUT),
-          () => socket.destroy(),
+          () => {
+            if (following.refusal() === undefined) socket.write(SHUT)
+          },
+          () => {},
         )
       },
       stalled: () => {
@@ -96,9 +98,9 @@ export async function perform(
       },
     })
     following.onPause(way.paused)
-    following.gatePassed.catch(() => socket.destroy())
+    // QEMU hears of it by its broken socket, and lets the guest run on.
+    following.onRefusal(() => socket.destroy())
     const sending = order.send(way.image).catch((error: unknown) => {
-      // QEMU hears of it by its broken socket, and lets the guest run on.
       socket.destroy()
       throw error
     })

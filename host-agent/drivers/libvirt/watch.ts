@@ -2,12 +2,12 @@ import type { Clock } from '@ferry/events/clock'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder } from '../../driver.ts'
-import { byOtherHand } from './other-hand.ts'
+import { byOtherHand, watchForHand } from './other-hand.ts'
 import { procedures } from './procedures.ts'
 import type { Domain, Parameter } from './procedures.ts'
 import { LibvirtError } from './rpc.ts'
 import type { Libvirt } from './rpc.ts'
-import { Change, DomainState, PausedFor, StoppedBy, SuspendedBy } from './words.ts'
+import { Change, DomainState, StoppedBy } from './words.ts'
 
 const SAMPLE_MS = 250
 
@@ -34,9 +34,11 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     shut = reject
   })
   gatePassed.catch(() => {})
+  let refused = () => {}
   const refuse = (error: unknown) => {
     refusal ??= error instanceof Error ? error : new Error(String(error))
     shut(refusal)
+    refused()
   }
   const tell = async (listener: (progress: CopyProgress) => void) => {
     const { numbers } = await libvirt.call(procedures.jobNumbers, { domain, flags: 0 })
@@ -53,16 +55,17 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
       pass()
     }, refuse)
   }
-  const isSuspended = (byHand: boolean) => {
-    if (!byHand) return isPaused()
-    // Once it is paused for the switchover, nobody else can pause it any more.
-    if (pausedAt !== 0) return
+  const isByHand = () => {
     isPausedByHand = true
     refuse(byOtherHand('somebody else has paused it'))
   }
+  const hand = await watchForHand(libvirt, domain, order, clock, isByHand)
   await libvirt.on('lifecycle', ({ domain: whose, change, detail }) => {
     if (!whose.uuid.equals(domain.uuid)) return
-    if (change === Change.suspended) isSuspended(detail === SuspendedBy.user)
+    if (change === Change.suspended) {
+      isPaused()
+      hand.isPaused()
+    }
     if (change !== Change.stopped) return
     refuse(whyStopped(domain.name, detail))
     tellStopped()
@@ -76,8 +79,8 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
   const look = async () => {
     if (pausedAt === 0) await tell(order.progress)
     // An event may be lost, and QEMU would wait for ever.
-    const { state, reason } = await libvirt.call(procedures.state, { domain, flags: 0 })
-    if (state === DomainState.paused) isSuspended(reason === PausedFor.user)
+    const { state } = await libvirt.call(procedures.state, { domain, flags: 0 })
+    if (state === DomainState.paused) isPaused()
   }
   const sampling = new AbortController()
   const sample = async () => {
@@ -98,6 +101,11 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     refuse,
     refusal: () => refusal,
     isPausedByHand: () => isPausedByHand,
+    /** Also behind the gate. */
+    onRefusal: (listener: () => void) => {
+      refused = listener
+      if (refusal !== undefined) listener()
+    },
     onPause: (listener: () => void) => {
       paused = listener
       if (pausedAt !== 0) listener()
@@ -112,6 +120,7 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
       }),
     forget: () => {
       isOver = true
+      hand.forget()
       sampling.abort()
     },
   }

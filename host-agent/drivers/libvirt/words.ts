@@ -12,8 +12,7 @@ export const DomainState = { running: 1, blocked: 2, paused: 3, shutOff: 5 } as 
 export const PausedFor = { user: 1, migration: 2, startingUp: 11 } as const
 
 export const Change = { suspended: 3, stopped: 5 } as const
-/** Why, where a domain was suspended and where it has stopped. */
-export const SuspendedBy = { user: 0, migration: 1 } as const
+/** Why a domain has stopped. */
 export const StoppedBy = { user: 1, migration: 3 } as const
 
 export const JobType = { none: 0 } as const
