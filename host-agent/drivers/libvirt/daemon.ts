@@ -29,6 +29,10 @@ export type Daemon = {
   /** The guests that are there; what is defined and does not run is none. */
   readonly all: () => Promise<Looked[]>
   readonly look: (vm: string) => Promise<Looked | undefined>
+  /** No more than how libvirt calls it. */
+  readonly find: (vm: string) => Promise<Domain | undefined>
+  /** What has become of it since. */
+  readonly stateNow: (copy: Looked) => Promise<GuestState | undefined>
   /** What libvirtd does with it that takes long; undefined: nothing. */
   readonly jobOn: (domain: Domain) => Promise<Job | undefined>
   readonly end: (domain: Domain) => Promise<void>
@@ -103,11 +107,13 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
     const isPausedByHand = ours === 'paused' && reason === PausedFor.user
     return ours && { domain, xml, mark, state: ours, isPausedByHand }
   }
-  const look = async (vm: string): Promise<Looked | undefined> => {
-    const found = await unlessGone(async () => {
+  const find = (vm: string): Promise<Domain | undefined> =>
+    unlessGone(async () => {
       const its = await libvirt()
       return (await its.call(procedures.lookUp, { name: vm })).domain
     })
+  const look = async (vm: string): Promise<Looked | undefined> => {
+    const found = await find(vm)
     return found && unlessGone(() => seen(found))
   }
 
@@ -116,6 +122,13 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
     libvirt,
     fresh,
     look,
+    find,
+    stateNow: ({ domain, mark }) =>
+      unlessGone(async () => {
+        const its = await libvirt()
+        const { state, reason } = await its.call(procedures.state, { domain, flags: 0 })
+        return stateOf(state, reason, mark)
+      }),
     all: async () => {
       const its = await libvirt()
       const { domains } = await its.call(procedures.domains, {

@@ -87,12 +87,20 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
     },
 
     activate: async (vm) => {
-      const here = await look(vm)
-      if (here === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
-      const { domain, mark, state } = here
+      const domain = await daemon.find(vm)
+      if (domain === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
       const libvirt = await daemon.libvirt()
-      if (state !== 'running') await libvirt.call(procedures.resume, { domain })
+      try {
+        await libvirt.call(procedures.resume, { domain })
+      } catch (error) {
+        if (!isCode(error, Code.operationInvalid) && !isCode(error, Code.noDomain)) throw error
+        // libvirt has not started it by this call: it runs already, or does not at all.
+        const state = (await look(vm))?.state
+        if (state === undefined) throw new NeverStarted({ type: 'GuestGone', vm }, { cause: error })
+        if (state !== 'running') throw error
+      }
       const runningAt = clock.now()
+      const mark = (await look(vm))?.mark
       if (mark?.persistentXml !== undefined)
         await libvirt.call(procedures.define, { xml: mark.persistentXml, flags: 0 })
       if (mark !== undefined)
@@ -113,9 +121,8 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       await letGo(folderOf(guests, vm))
       await disown(folderOf(guests, vm))
       // What is still defined here could be started here again, while the guest runs where it is defined now.
-      const libvirt = await daemon.libvirt()
-      const left = await unlessGone(() => libvirt.call(procedures.lookUp, { name: vm }))
-      if (left !== undefined) await undefine(left.domain)
+      const left = await daemon.find(vm)
+      if (left !== undefined) await undefine(left)
     },
 
     resume: async (vm) => {

@@ -1,4 +1,4 @@
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
@@ -47,12 +47,11 @@ export async function perform(
   let watched: Awaited<ReturnType<typeof watch>> | undefined
   try {
     const following = (watched = await watch(eyes, domain, order, clock))
-    const descriptor = libvirt.descriptor()
-    const isHeld = descriptor !== undefined
-    if (isHeld) await hold(folder, descriptor)
-    await own(folder)
     const downtimeMs = BigInt(Math.round(policy.downtimeMs))
-    await eyes.call(procedures.setMaxDowntime, { domain, downtimeMs, flags: 0 })
+    await Promise.all([
+      own(folder),
+      eyes.call(procedures.setMaxDowntime, { domain, downtimeMs, flags: 0 }),
+    ])
     signal.throwIfAborted()
     signal.addEventListener('abort', stop, { once: true })
     const performing = libvirt.call(
@@ -75,6 +74,10 @@ export async function perform(
         throw failed(error instanceof Error ? error.message : String(error), error)
       },
     )
+    // Meanwhile libvirtd and QEMU have their own beginnings to make.
+    const descriptor = libvirt.descriptor()
+    const isHeld = descriptor !== undefined
+    if (isHeld) await hold(folder, descriptor)
     const socket = await within(
       clock,
       CONNECT_MS,
@@ -131,8 +134,8 @@ export async function perform(
     signal.removeEventListener('abort', stop)
     watched?.forget()
     eyes.close()
+    // Its socket goes with it. While the guest is paused, nothing is waited for that a busy disk may hold up.
     door.close()
-    await rm(path, { force: true })
   }
 }
 

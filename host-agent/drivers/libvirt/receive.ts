@@ -10,12 +10,13 @@ import { Change, StoppedBy } from './words.ts'
 
 /** The target's half: QEMU has listened since `prepare`, and libvirt's Finish, which was asked for then, ends when all is loaded. */
 export async function receive(
-  { domain: expected }: Looked,
+  copy: Looked,
   order: ReceiveOrder,
   daemon: Daemon,
   path: string,
 ): Promise<LoadedByHypervisor> {
   const { clock } = daemon
+  const { domain: expected } = copy
   // QEMU takes one visitor: if another process has been it, nobody knows what it brought.
   const hypervisor = await visit(path)
   // Until the source comes nobody else listens, and a QEMU that ends must not take the agent with it.
@@ -59,7 +60,7 @@ export async function receive(
         const woken = new Promise<void>((resolve) => {
           wake = resolve
         })
-        const state = (await daemon.look(expected.name))?.state
+        const state = await daemon.stateNow(copy)
         if (state === 'loaded') return { loadedAt: clock.now() }
         if (state !== 'receiving') {
           await toldWhy(watching, expected, stopped, clock)
