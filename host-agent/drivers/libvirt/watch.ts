@@ -10,6 +10,7 @@ import type { Libvirt } from './rpc.ts'
 import { Change, DomainState, StoppedBy } from './words.ts'
 
 const SAMPLE_MS = 250
+const ROUND_MS = 50
 
 /**
  * Follows libvirt's events to the pause, works the gate, and asks how far it is meanwhile. What somebody else does to the
@@ -59,6 +60,7 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     isPausedByHand = true
     refuse(byOtherHand('somebody else has paused it'))
   }
+  let forgetRound = () => {}
   const hand = await watchForHand(libvirt, domain, order, clock, isByHand)
   await libvirt.on('lifecycle', ({ domain: whose, change, detail }) => {
     if (!whose.uuid.equals(domain.uuid)) return
@@ -73,8 +75,11 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
   await libvirt.on('round', (event) => {
     if (!event.domain.uuid.equals(domain.uuid)) return
     rounds = Math.max(rounds, event.iteration)
-    // With the guest paused, libvirt has better things to do than to answer questions.
-    if (pausedAt === 0) tell(order.round).catch(() => {})
+    // The last round is soon over, and with the guest paused libvirt has better things to do than to answer questions.
+    forgetRound()
+    forgetRound = clock.after(event.iteration === 1 ? 0 : ROUND_MS, () => {
+      if (pausedAt === 0) tell(order.round).catch(() => {})
+    })
   })
   const look = async () => {
     if (pausedAt === 0) await tell(order.progress)
@@ -120,6 +125,7 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
       }),
     forget: () => {
       isOver = true
+      forgetRound()
       hand.forget()
       sampling.abort()
     },
