@@ -20,13 +20,16 @@ export type Compared = {
   readonly moves: ReadonlyMap<string, readonly Moved[]>
   readonly rounds: number
   readonly machine: string
+  /** What else the machine did, by its load average of one minute, before and behind. */
+  readonly loads: readonly [number, number]
   readonly memoryMiB: number
   readonly downtimeMs: number
 }
 
 /** The figures as a section: medians, ranges, and ratios to the first way of the same run. */
 export function compared(results: Compared): string {
-  const { guests, rounds, machine, memoryMiB, downtimeMs, moves } = results
+  const { guests, rounds, machine, memoryMiB, downtimeMs, moves, loads } = results
+  const [before, behind] = loads.map((load) => load.toFixed(1))
   const parts = (of: (moved: Moved) => Readonly<Record<string, number>> | undefined) =>
     breakdown(guests, (guest) => (moves.get(`${guest}/Ferry`) ?? []).map(of))
   return [
@@ -37,6 +40,7 @@ export function compared(results: Compared): string {
     `Each guest is moved by \`virsh migrate --live\` and by Ferry, by turns, ${rounds} times each after one round that is not counted, there and back`,
     'between two libvirtds in namespaces of their own on this machine; who goes first changes with each round. It stays the same guest, and rests for a second and a half',
     `before each move. ${memoryMiB} MiB of memory; a downtime of ${downtimeMs} ms is aimed at. Medians, the range in brackets, and the ratio to virsh.`,
+    `The machine's load was ${before} before and ${behind} behind it.`,
     '',
     '- *total*: `virsh`: from its start to its end. Ferry: from the request to `Completed`, when the source has let go of its copy too.',
     "- *downtime*: from STOP on the source to RESUME on the target, by QEMU's own times, through a second monitor that both ways have.",

@@ -1,5 +1,5 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { loadavg, tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { systemClock } from '@ferry/events/clock'
@@ -49,6 +49,8 @@ const guests: { readonly [name: string]: GuestProgram } = {
 const names = values.only?.split(',') ?? ['quiet', 'full']
 const ways = ['virsh', 'Ferry'] as const
 
+const loadNow = () => loadavg()[0] ?? Number.NaN
+const loadBefore = loadNow()
 const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
 const hosts = await openLibvirtHosts(folder, racks)
 const moves = new Map<string, Moved[]>()
@@ -69,7 +71,8 @@ try {
   await hosts.close()
   await rm(folder, { recursive: true })
 }
-const results = { guests: names, ways, moves, rounds, memoryMiB: MEMORY_MIB }
+const loads = [loadBefore, loadNow()] as const
+const results = { guests: names, ways, moves, rounds, memoryMiB: MEMORY_MIB, loads }
 await writeSection(
   output,
   compared({ ...results, downtimeMs: DOWNTIME_MS, machine: await machine() }),
