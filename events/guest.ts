@@ -215,7 +215,7 @@ function follow(guest: Guest, migration: Migration, event: MigrationEvent): void
       delete guest.seenOn[source]
       return
     case 'SourceResumed':
-      see(guest, source, { state: 'running', needs })
+      see(guest, source, { state: event.data.leftPaused === true ? 'paused' : 'running', needs })
       return
     case 'TargetCleared':
       delete guest.seenOn[target]

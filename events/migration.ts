@@ -164,10 +164,12 @@ export function complaintOf({ source, attempt }: Migration): Cause | undefined {
     }
 
   const failures = [failed(source, facts.PerformFailed), failed(target, facts.ReceiveFailed)]
-  // One side's failure is the other's consequence; the first to be stored is nearest to the cause.
+  // One side's failure is the other's consequence; the first to be stored is nearest to the cause, unless one knows who it was.
   const first = failures
     .filter((failure) => failure !== undefined)
-    .toSorted((a, b) => a.at - b.at)[0]
+    .toSorted(
+      (a, b) => Number(isOtherHand(b.cause)) - Number(isOtherHand(a.cause)) || a.at - b.at,
+    )[0]
   return (
     refused(source, facts.BeginRefused) ??
     refused(target, facts.PrepareRefused) ??
@@ -182,6 +184,12 @@ const notKnown = ({ unknown }: Attempt): Cause | undefined =>
     host: unknown.host,
     refusal: { type: 'CommandUnknown', command: unknown.command },
   }
+
+/** Somebody else paused, ended or moves the guest, and has reasons: it is not fought over. */
+export const isOtherHand = (cause: Cause): boolean =>
+  cause.type === 'Failed' &&
+  cause.failure.type === 'HypervisorFailed' &&
+  cause.failure.otherHand === true
 
 function whyVoid(migration: Migration, event: MigrationEvent): string | undefined {
   const { phase, attempt, source } = migration

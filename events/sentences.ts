@@ -153,7 +153,9 @@ export function failureSentence(failure: Failure): string {
     case 'GuestGone':
       return `${failure.vm} is not there any more`
     case 'HypervisorFailed':
-      return `the hypervisor said: ${failure.message}`
+      return failure.otherHand === true
+        ? failure.message
+        : `the hypervisor said: ${failure.message}`
     case 'UnknownReason':
       return unknownReason(failure)
   }

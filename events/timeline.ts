@@ -259,7 +259,9 @@ function downtimeOf(
     }
   }
   // Paused and run on at home: one clock, no error.
-  return SourceResumed === undefined || !SourceResumed.data.wasPaused
+  return SourceResumed === undefined ||
+    !SourceResumed.data.wasPaused ||
+    SourceResumed.data.leftPaused === true
     ? undefined
     : { ms: SourceResumed.data.runningAt - pausedAt, errorMs: 0, on: 'source', parts: [] }
 }

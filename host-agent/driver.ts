@@ -35,7 +35,10 @@ export type Driver = {
   readonly activate: (vm: string) => Promise<{ readonly runningAt: number }>
   /** Ends the source's copy. */
   readonly release: (vm: string) => Promise<void>
-  /** Makes the guest run on at the source, whatever became of the copying. `undefined`: there is no guest any more. */
+  /**
+   * Makes the guest run on at the source, whatever became of the copying; unless somebody else has paused it, where a
+   * hypervisor tells who did. `undefined`: there is no guest any more.
+   */
   readonly resume: (vm: string) => Promise<Resumed | undefined>
   readonly clear: (vm: string) => Promise<void>
   /** Called when a guest came, went, paused or ran on by itself. */
@@ -111,7 +114,12 @@ export type ReceiveOrder = {
 
 export type LoadedByHypervisor = { readonly loadedAt: number }
 
-export type Resumed = { readonly wasPaused: boolean; readonly runningAt: number }
+export type Resumed = {
+  readonly wasPaused: boolean
+  readonly runningAt: number
+  /** Somebody else has paused it, and wants it so. */
+  readonly leftPaused?: true
+}
 
 /** The copy did not arrive: an expected answer of `perform` and `receive`, thrown because streams are involved. */
 export class CopyFailed extends Error {

@@ -351,6 +351,8 @@ export const messages = {
       /** False: it had never stopped. */
       wasPaused: Type.Boolean(),
       runningAt: Moment,
+      /** Somebody else has paused it, and so it was left; `runningAt` is when that was seen. */
+      leftPaused: Type.Optional(Type.Boolean()),
     }),
   },
   /** The source has no copy left to resume: its guest ended by itself. */

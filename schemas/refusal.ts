@@ -66,7 +66,11 @@ export const Failure = Type.Union([
   reason('CountMismatch', { expectedBytes: Bytes, foundBytes: Bytes }),
   reason('KeySealed', { host: Name }),
   reason('GuestGone', { vm: Name }),
-  reason('HypervisorFailed', { message: Text }),
+  reason('HypervisorFailed', {
+    message: Text,
+    /** Somebody else did that to the guest, behind Ferry's back: then it is left to them. */
+    otherHand: Type.Optional(Type.Boolean()),
+  }),
   unknownReason,
 ])
 export type Failure = Static<typeof Failure>

@@ -50,6 +50,7 @@ function details(event: Event): string {
     case 'TargetNeverRan':
       return failureSentence(event.data.failure)
     case 'SourceResumed':
+      if (event.data.leftPaused === true) return 'somebody else has paused it: left so'
       return event.data.wasPaused ? 'it had been paused' : 'it had never stopped'
     case 'DoubtRaised':
       return event.data.question

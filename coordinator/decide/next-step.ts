@@ -3,7 +3,7 @@ import type { Cause } from '@ferry/schemas/refusal'
 import type { Fleet } from '@ferry/events/fleet'
 import type { Guest } from '@ferry/events/guest'
 import type { Guarded } from '@ferry/events/log'
-import { complaintOf, hostOf } from '@ferry/events/migration'
+import { complaintOf, hostOf, isOtherHand } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
 import { isCancellable, isEnded } from '@ferry/events/phases'
 import type { PhaseName } from '@ferry/events/phases'
@@ -105,13 +105,21 @@ function afterCancelling(the: Case): Guarded | undefined {
   // Another try needs a guest that runs on the source by its own word; a target may go on owing its answer.
   return facts.SourceResumed !== undefined && mayRetry(the, cause)
     ? { ...decision(the, 'Retried'), type: 'Retried', data: { after: guest.head, ...data } }
-    : abandoned(the, { ...data, guestLost: facts.SourceLost !== undefined })
+    : abandoned(the, {
+        ...data,
+        guestLost: facts.SourceLost !== undefined && !runsSomewhere(guest),
+      })
 }
+
+/** Somebody else has moved it meanwhile. */
+const runsSomewhere = ({ seenOn }: Guest): boolean =>
+  Object.values(seenOn).some(({ state }) => state === 'running')
 
 function mayRetry({ fleet, migration, world }: Case, cause: Cause): boolean {
   const { attempt, policy, wanted, source, cancelAsked, triedTargets } = migration
   if (cancelAsked !== undefined || attempt.number >= policy.attempts) return false
   if (wholeTimedOut(migration, world) !== undefined) return false
+  if (isOtherHand(cause) || attempt.facts.SourceResumed?.data.leftPaused === true) return false
   if (cause.type === 'TimedOut' || cause.type === 'Failed') return true
   if (cause.type !== 'Refused') return false
   // One of the two hosts has got another key since: the next attempt seals for that.
@@ -122,8 +130,11 @@ function mayRetry({ fleet, migration, world }: Case, cause: Cause): boolean {
   return [...fleet.hosts.keys()].some((host) => !tried.has(host))
 }
 
-function causeOfEnd({ attempt }: Migration): Cause {
-  const { verdict, facts, slot, fence } = attempt
+function causeOfEnd(migration: Migration): Cause {
+  const { verdict, facts, slot, fence } = migration.attempt
+  // Who knows that somebody else did it may have been the second to say that it failed.
+  const complaint = complaintOf(migration)
+  if (complaint !== undefined && isOtherHand(complaint)) return complaint
   if (verdict?.type === 'Cancelled') return verdict.data.cause
   const host = fence?.host ?? slot?.target ?? ''
   return facts.TargetNeverRan === undefined

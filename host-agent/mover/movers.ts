@@ -60,6 +60,7 @@ type Held = Mover & { readonly over: Promise<Outcome | undefined> }
 const PROGRAM = join(import.meta.dirname, 'mover.mjs')
 const BEGIN_MS = 60_000
 const STOP_MS = 15_000
+const SWITCHED_MS = 700
 
 /** A mover ended, and nobody knows what it had done: the log does, and what it leaves undone is begun again. */
 class MoverDied extends Error {
@@ -134,6 +135,12 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
   /** One that is ready is kept at hand: to start a process takes longer than to copy a small guest. */
   const keepSpare = () => {
     if (!leaving.aborted && present.size === 0 && !isUsable(spare)) spare = born()
+  }
+  /** Not while the guest that has just been sent is to be started on another host: that may need the processor now. */
+  let forgetSpare = () => {}
+  const keepSpareLater = () => {
+    forgetSpare()
+    if (!isLettingGo) forgetSpare = clock.after(SWITCHED_MS, keepSpare)
   }
   const takeSpare = () => {
     const child = isUsable(spare) ? spare : born()
@@ -217,7 +224,7 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
         if (outcome === undefined) throw new MoverDied()
         return factIn(outcome.fact)
       } finally {
-        keepSpare()
+        keepSpareLater()
       }
     },
     stop: async (vm) => {
@@ -229,6 +236,7 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
     },
     letGo: () => {
       isLettingGo = true
+      forgetSpare()
       for (const mover of present.values()) mover.letGo()
       spare?.kill()
     },

@@ -12,11 +12,12 @@ import { moveBare } from './bare.ts'
 import { moveByFerry } from './ferry.ts'
 import type { Move } from './figures.ts'
 import { machine } from './machine.ts'
+import { writeSection } from './page.ts'
 import { report } from './report.ts'
 
 /**
  * `pnpm bench [--rounds N]`: the same guests moved by a bare QMP script, by the same with QEMU's own TLS, and by Ferry,
- * by turns, so that whatever else the machine does falls on all of them. Writes RESULTS.md.
+ * by turns, so that whatever else the machine does falls on all of them. Writes its section of RESULTS.md.
  */
 const { values } = parseArgs({
   options: { rounds: { type: 'string', default: '10' }, output: { type: 'string' } },
@@ -73,7 +74,7 @@ try {
   await lab.close()
   await rm(root, { recursive: true })
 }
-await writeFile(
+await writeSection(
   output,
   report({
     guests: Object.keys(guests),

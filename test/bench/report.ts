@@ -38,11 +38,11 @@ export function report(results: Results): string {
     '',
     "From the request to `Completed`, by the log server's clock (ms):",
     '',
-    ...breakdown(results, (move) => move.spans),
+    ...breakdown(guests, (guest) => accountsOf(results, guest).map(({ spans }) => spans)),
     '',
     "Inside the switchover, from the source's pause to the first instruction on the target (ms):",
     '',
-    ...breakdown(results, (move) => move.switchover),
+    ...breakdown(guests, (guest) => accountsOf(results, guest).map(({ switchover }) => switchover)),
     '',
   ].join('\n')
 }
@@ -75,23 +75,22 @@ function comparison({ ways, moves }: Results, guest: string): string[] {
   return markdown(['', 'arrived', 'total ms', 'copy ms', 'downtime ms', 'rate'], rows)
 }
 
-/** A median, its range, and how many times the bare script's it is. */
-function figure(values: readonly number[], bare: readonly number[]): string {
+const accountsOf = ({ moves }: Results, guest: string) => arrived(moves.get(`${guest}/Ferry`) ?? [])
+
+/** A median, its range, and how many times the median of others it is. */
+export function figure(values: readonly number[], others: readonly number[]): string {
   if (values.length === 0) return '–'
   const [least, most] = [Math.min(...values), Math.max(...values)]
-  const ratio = values === bare ? 1 : median(values) / median(bare)
+  const ratio = values === others ? 1 : median(values) / median(others)
   return `${median(values).toFixed(0)} (${least.toFixed(0)}–${most.toFixed(0)}), ×${ratio.toFixed(2)}`
 }
 
-function breakdown(
-  { guests, moves }: Results,
-  partsOf: (
-    move: ReturnType<typeof arrived>[number],
-  ) => Readonly<Record<string, number>> | undefined,
+/** A column of medians for each guest, with a row for every part that any of its records has. */
+export function breakdown(
+  guests: readonly string[],
+  recordsOf: (guest: string) => readonly (Readonly<Record<string, number>> | undefined)[],
 ): string[] {
-  const columns = guests.map((guest) =>
-    medians(arrived(moves.get(`${guest}/Ferry`) ?? []).map(partsOf)),
-  )
+  const columns = guests.map((guest) => medians(recordsOf(guest)))
   const names = [...new Set(columns.flatMap((column) => column.map(([name]) => name)))]
   const rows = names.map((name) => [
     name,
@@ -100,5 +99,5 @@ function breakdown(
   return markdown(['', ...guests], rows)
 }
 
-const markdown = (head: readonly string[], rows: readonly (readonly string[])[]): string[] =>
+export const markdown = (head: readonly string[], rows: readonly (readonly string[])[]): string[] =>
   [head, head.map(() => '---'), ...rows].map((cells) => `| ${cells.join(' | ')} |`)

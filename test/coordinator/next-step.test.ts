@@ -18,6 +18,7 @@ import {
   receiveFailed,
   requested,
   retried,
+  sourceLost,
   sourcePaused,
   sourceReleased,
   sourceResumed,
@@ -189,6 +190,40 @@ test('the failure that came first is the cause', () => {
     host: 'rack2',
     failure: { type: 'StreamCut', receivedBytes: 7 },
   })
+})
+
+const byHand = {
+  type: 'HypervisorFailed',
+  message: 'somebody else has paused it',
+  otherHand: true,
+} as const
+
+test("what somebody else's hand ended is not tried again, and that is the cause, though it was said second", () => {
+  const cause = { type: 'Failed', host: 'rack2', failure: receiveFailed().data.failure } as const
+  const { step } = given(
+    ...performing,
+    receiveFailed(),
+    cancelled({ cause }),
+    performFailed({ failure: byHand }),
+    sourceResumed(),
+    targetCleared(),
+  ).next()
+  assert.equal(step.decide?.type === 'Abandoned' && step.decide.data.cause, {
+    type: 'Failed',
+    host: 'rack1',
+    failure: byHand,
+  })
+})
+
+test('a guest that the source has lost is not lost while it runs elsewhere', () => {
+  const cause = { type: 'Failed', host: 'rack1', failure: byHand } as const
+  const gone = [...performing, performFailed(), cancelled({ cause }), sourceLost(), targetCleared()]
+  const isLost = (...more: ReturnType<typeof hostReported>[]) => {
+    const { step } = given(...gone, ...more).next()
+    return step.decide?.type === 'Abandoned' && step.decide.data.guestLost
+  }
+  assert.is(isLost(), true)
+  assert.is(isLost(hostReported('rack3', [{ vm: 'web1', state: 'running' }])), false)
 })
 
 test('after the last attempt it is given up', () => {

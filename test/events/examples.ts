@@ -258,6 +258,11 @@ export const sourceResumed = (
   data: { admission: RIGHT, wasPaused: given.wasPaused ?? true, runningAt: 1100 },
 })
 
+export const sourceLost = (given: Given = {}): EventOf<'SourceLost'> => ({
+  ...envelope('SourceLost', given, source),
+  data: { admission: RIGHT },
+})
+
 export const retried = (given: Given & { cause?: Cause } = {}): EventOf<'Retried'> => ({
   ...envelope('Retried', given, coordinator),
   data: {

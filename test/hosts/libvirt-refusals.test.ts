@@ -118,11 +118,9 @@ test('a guest that libvirt would start by itself may not leave', async () => {
 test('a guest whose disk is written to and lies on no shared storage may not leave', async () => {
   await defined('local', (xml) => xml.replace('<readonly/>', ''))
   const answer = await source.begin('local')
-  assert.ok(
-    'refusal' in answer && answer.refusal.type === 'HypervisorFailed',
-    JSON.stringify(answer),
-  )
-  assert.match(answer.refusal.message, 'Unsafe migration')
+  assert.ok('refusal' in answer && answer.refusal.type === 'DiskUnmovable', JSON.stringify(answer))
+  assert.is(answer.refusal.path, join(root, 'local.img'))
+  assert.match(answer.refusal.why, /^Ferry moves no disks, .*Unsafe migration/)
   await source.release('local')
 })
 

@@ -11,11 +11,12 @@ import type { LibvirtHosts } from './libvirt-hosts.ts'
 export async function describeGuest(
   folder: string,
   vm: string,
-  { program, memoryMiB }: { readonly program: GuestProgram; readonly memoryMiB: number },
+  { program, memoryMiB, hasMonitor = false }: BootedGuest,
 ): Promise<string> {
   const disk = join(folder, `${vm}.img`)
   await writeFile(disk, bootSector(program))
-  return `<domain type='qemu'>
+  const space = hasMonitor ? ` xmlns:qemu='${QEMU_NAMESPACE}'` : ''
+  return `<domain type='qemu'${space}>
   <name>${vm}</name>
   <memory unit='MiB'>${memoryMiB}</memory>
   <vcpu>1</vcpu>
@@ -30,9 +31,23 @@ export async function describeGuest(
     <serial type='file'><source path='/var/log/libvirt/${vm}-serial.log'/></serial>
     <memballoon model='none'/>
   </devices>
-</domain>
+${hasMonitor ? monitor : ''}</domain>
 `
 }
+
+type BootedGuest = {
+  readonly program: GuestProgram
+  readonly memoryMiB: number
+  /** A second monitor, at `log/operator.qmp` in its host's folder, to be looked through behind libvirt's back. */
+  readonly hasMonitor?: boolean
+}
+
+const QEMU_NAMESPACE = 'http://libvirt.org/schemas/domain/qemu/1.0'
+const monitor = `  <qemu:commandline>
+    <qemu:arg value='-qmp'/>
+    <qemu:arg value='unix:/var/log/libvirt/operator.qmp,server=on,wait=off'/>
+  </qemu:commandline>
+`
 
 /** QEMU's own word, asked behind libvirt's back as an operator may: stops the guest, reads its memory, lets it go on. */
 export async function readMemoryOf(

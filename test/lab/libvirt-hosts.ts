@@ -16,6 +16,8 @@ import { until } from '../until.ts'
  */
 export type LibvirtHosts = {
   readonly socket: (host: string) => string
+  /** The first process of a host, in whose namespaces all the others are. */
+  readonly pid: (host: string) => Promise<number>
   /** Asks the host's libvirtd as an operator would; throws with what virsh said. */
   readonly virsh: (host: string, ...words: string[]) => Promise<string>
   /** Signals libvirtd, whose guests go on, and waits until it has ended. */
@@ -90,6 +92,7 @@ export async function openLibvirtHosts(
   }
   return {
     socket,
+    pid: firstOf,
     virsh,
     start,
     end: async (host, signal) => {

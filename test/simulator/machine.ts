@@ -1,5 +1,5 @@
 import { CopyFailed, NeverStarted } from '@ferry/host-agent/driver'
-import type { Driver } from '@ferry/host-agent/driver'
+import type { Driver, Resumed } from '@ferry/host-agent/driver'
 import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
 import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
 import { setState } from '@ferry/host-agent/drivers/simulated/guest'
@@ -112,7 +112,7 @@ export function driverOn(
         if (isStarted(vm) || !lies()) await driver.release(vm)
       }),
     resume: (vm) =>
-      does('resume', vm, () => {
+      does('resume', vm, (): Promise<Resumed | undefined> => {
         if (isStarted(vm) || !lies()) return driver.resume(vm)
         hurt(vm)
         return Promise.resolve({ wasPaused: true, runningAt: life.clock.now() })

@@ -6,13 +6,15 @@ import { procedures } from './procedures.ts'
 import type { Domain } from './procedures.ts'
 import { LibvirtError, connectLibvirt } from './rpc.ts'
 import type { Libvirt } from './rpc.ts'
-import { Code, Description, DomainState, JobType, Listing, PausedFor } from './words.ts'
+import { Code, Description, DomainState, JobType, Listing, Operation, PausedFor } from './words.ts'
 
 /** What libvirtd knows of one guest, now. */
 export type Looked = {
   readonly domain: Domain
   readonly xml: string
   readonly state: GuestState
+  /** Somebody has paused it, and no migration has. */
+  readonly isPausedByHand: boolean
   /** Stands there as long as the copy has never been started. */
   readonly mark: Mark | undefined
 }
@@ -27,11 +29,19 @@ export type Daemon = {
   /** The guests that are there; what is defined and does not run is none. */
   readonly all: () => Promise<Looked[]>
   readonly look: (vm: string) => Promise<Looked | undefined>
-  readonly isBusy: (domain: Domain) => Promise<boolean>
+  /** No more than how libvirt calls it. */
+  readonly find: (vm: string) => Promise<Domain | undefined>
+  /** What has become of it since. */
+  readonly stateNow: (copy: Looked) => Promise<GuestState | undefined>
+  /** What libvirtd does with it that takes long; undefined: nothing. */
+  readonly jobOn: (domain: Domain) => Promise<Job | undefined>
   readonly end: (domain: Domain) => Promise<void>
   readonly onChange: (listener: () => void) => void
   readonly close: () => Promise<void>
 }
+
+/** `migration`: it is being sent away, by whomever. */
+export type Job = 'migration' | 'other'
 
 /** The agent ends: its successor looks after the guests. */
 class LetGo extends Error {
@@ -46,15 +56,15 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
   const open = new Set<Libvirt>()
   const listeners = new Set<() => void>()
   let shared: Promise<Libvirt> | undefined
-  let isClosed = false
+  const ending = new AbortController()
   const changed = () => {
     for (const tell of listeners) tell()
   }
 
   const fresh = async (): Promise<Libvirt> => {
-    if (isClosed) throw new LetGo()
+    if (ending.signal.aborted) throw new LetGo()
     const libvirt = await connectLibvirt(socket, clock)
-    if (isClosed) {
+    if (ending.signal.aborted) {
       libvirt.close()
       throw new LetGo()
     }
@@ -65,8 +75,20 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
   const attach = async (): Promise<Libvirt> => {
     const libvirt = await fresh()
     await libvirt.on('lifecycle', changed)
-    void libvirt.closed.then(changed)
+    void libvirt.closed.then(awaitReturn)
     return libvirt
+  }
+  /** Whoever listens hears that libvirtd is gone, and that it is there again: events of the meantime are lost. */
+  const awaitReturn = async () => {
+    changed()
+    while (!ending.signal.aborted)
+      try {
+        await clock.sleep(RETURN_MS, ending.signal)
+        await libvirt()
+        return changed()
+      } catch {
+        // Not yet.
+      }
   }
   const libvirt = async (): Promise<Libvirt> => {
     const known = await shared?.catch(() => undefined)
@@ -82,13 +104,16 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
     const { xml } = await its.call(procedures.describe, { domain, flags: Description.secure })
     const mark = markIn(xml)
     const ours = stateOf(state, reason, mark)
-    return ours && { domain, xml, mark, state: ours }
+    const isPausedByHand = ours === 'paused' && reason === PausedFor.user
+    return ours && { domain, xml, mark, state: ours, isPausedByHand }
   }
-  const look = async (vm: string): Promise<Looked | undefined> => {
-    const found = await unlessGone(async () => {
+  const find = (vm: string): Promise<Domain | undefined> =>
+    unlessGone(async () => {
       const its = await libvirt()
       return (await its.call(procedures.lookUp, { name: vm })).domain
     })
+  const look = async (vm: string): Promise<Looked | undefined> => {
+    const found = await find(vm)
     return found && unlessGone(() => seen(found))
   }
 
@@ -97,6 +122,13 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
     libvirt,
     fresh,
     look,
+    find,
+    stateNow: ({ domain, mark }) =>
+      unlessGone(async () => {
+        const its = await libvirt()
+        const { state, reason } = await its.call(procedures.state, { domain, flags: 0 })
+        return stateOf(state, reason, mark)
+      }),
     all: async () => {
       const its = await libvirt()
       const { domains } = await its.call(procedures.domains, {
@@ -106,10 +138,12 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
       const found = await Promise.all(domains.map((domain) => unlessGone(() => seen(domain))))
       return found.filter((each) => each !== undefined)
     },
-    isBusy: async (domain) => {
+    jobOn: async (domain) => {
       const its = await libvirt()
       const job = await unlessGone(() => its.call(procedures.jobNumbers, { domain, flags: 0 }))
-      return job !== undefined && job.type !== JobType.none
+      if (job === undefined || job.type === JobType.none) return undefined
+      const operation = job.numbers.find(({ field }) => field === 'operation')?.value
+      return operation === Operation.migrationOut ? 'migration' : 'other'
     },
     end: async (domain) => {
       const its = await libvirt()
@@ -117,12 +151,14 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
     },
     onChange: (listener) => void listeners.add(listener),
     close: async () => {
-      isClosed = true
+      ending.abort()
       listeners.clear()
       for (const each of open) each.close()
     },
   }
 }
+
+const RETURN_MS = 500
 
 /** libvirt's state in our words; undefined for a guest that is not there. */
 function stateOf(state: number, reason: number, mark: Mark | undefined): GuestState | undefined {

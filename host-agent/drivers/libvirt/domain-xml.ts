@@ -40,6 +40,19 @@ const PLAIN_CPU = 'qemu64'
 
 export const nameIn = (xml: string): string | undefined => textOf(child(rootOf(xml), 'name'))
 
+/** Where the disks lie that the guest may write to: files, block devices, volumes. */
+export function writableDisksIn(xml: string): string[] {
+  const devices = child(rootOf(xml), 'devices')
+  const disks = devices === undefined ? [] : children(devices, 'disk')
+  return disks
+    .filter((disk) => child(disk, 'readonly') === undefined)
+    .flatMap((disk) => {
+      const source = child(disk, 'source')
+      const places = ['file', 'dev', 'volume', 'name'].map((name) => source?.getAttribute(name))
+      return places.find((place) => place !== null && place !== undefined) ?? []
+    })
+}
+
 export function markIn(xml: string): Mark | undefined {
   const mark = within(rootOf(xml), 'metadata', MARK)
   if (mark?.namespaceURI !== MARK_NAMESPACE) return undefined

@@ -1,6 +1,5 @@
-import { chown, mkdir, readFile, rm, stat } from 'node:fs/promises'
+import { chown, mkdir, rm, stat } from 'node:fs/promises'
 import { freemem } from 'node:os'
-import { join } from 'node:path'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { Invalid, parse } from '@ferry/schemas/parse'
@@ -8,16 +7,18 @@ import type { GuestNeeds } from '@ferry/schemas/guest'
 import type { HostRefusal } from '@ferry/schemas/refusal'
 import type { Clock } from '@ferry/events/clock'
 import type { Begun, Driver, Landing, Prepared } from '../../driver.ts'
-import { openDaemon, unlessGone } from './daemon.ts'
-import type { Daemon, Looked } from './daemon.ts'
-import { XmlInvalid, nameIn, needsIn, withMark } from './domain-xml.ts'
+import { folderOf } from '../../folders.ts'
+import { isCode, openDaemon } from './daemon.ts'
+import type { Looked } from './daemon.ts'
+import { XmlInvalid, needsIn, withMark, writableDisksIn } from './domain-xml.ts'
 import { imageSocket, libvirtMoves } from './moves.ts'
 import type { LibvirtFolders } from './moves.ts'
+import { isOurs, whatElse } from './other-hand.ts'
 import type { LibvirtFacts } from './probe.ts'
 import { procedures } from './procedures.ts'
 import type { Parameter } from './procedures.ts'
-import { LibvirtError } from './rpc.ts'
-import { Description, MigrateFlag } from './words.ts'
+import { descriptionIn, failed, refusalOf, startFrom } from './start.ts'
+import { Code, Description, MigrateFlag } from './words.ts'
 
 /** Guests that belong to libvirtd: Ferry drives the phases of libvirt's own migration, one by one, on both hosts. */
 export type LibvirtSettings = LibvirtFolders & {
@@ -47,7 +48,7 @@ const PREPARE_MS = 60_000
 const LONGEST_SOCKET_PATH = 107
 
 export function libvirtDriver(settings: LibvirtSettings): Driver {
-  const { definitions, facts, clock, images } = settings
+  const { definitions, facts, clock, images, guests } = settings
   const daemon = openDaemon(settings.socket, clock)
   const { look } = daemon
 
@@ -70,6 +71,9 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     const libvirt = await daemon.libvirt()
     const { isOn } = await libvirt.call(procedures.autostart, { domain })
     if (isOn !== 0) return { refusal: { type: 'StartsByItself', vm: domain.name } }
+    const job = await daemon.jobOn(domain)
+    if (job !== undefined && !(await isOurs(folderOf(guests, domain.name))))
+      return { refusal: failed(whatElse[job]) }
     try {
       const { xml, cookie } = await libvirt.call(procedures.begin, {
         domain,
@@ -86,6 +90,9 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       }
       return { needs, definition: JSON.stringify(definition) }
     } catch (error) {
+      const path = writableDisksIn(found).join(', ')
+      if (isCode(error, Code.migrateUnsafe) && path !== '')
+        return { refusal: { type: 'DiskUnmovable', path, why: whyUnmovable(error) } }
       return { refusal: refusalOf(error) }
     }
   }
@@ -206,43 +213,6 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
 
 const started = ({ xml }: Looked): Begun => ({ needs: needsIn(xml), definition: xml })
 
-/** From the operator's own file, or as libvirt has it defined. */
-async function startFrom(
-  xml: string | undefined,
-  vm: string,
-  daemon: Daemon,
-  checkRoom: (neededBytes: number) => Promise<HostRefusal | undefined>,
-): Promise<HostRefusal | undefined> {
-  const libvirt = await daemon.libvirt()
-  try {
-    if (xml !== undefined) {
-      if (nameIn(xml) !== vm)
-        return { type: 'DefinitionInvalid', path: 'name', problem: `is not ${vm}` }
-      const refusal = await checkRoom(needsIn(xml).memoryBytes)
-      if (refusal === undefined) await libvirt.call(procedures.createXml, { xml, flags: 0 })
-      return refusal
-    }
-    const defined = await unlessGone(() => libvirt.call(procedures.lookUp, { name: vm }))
-    if (defined === undefined) return { type: 'UnknownDefinition', vm }
-    await libvirt.call(procedures.create, defined)
-    return undefined
-  } catch (error) {
-    if (error instanceof XmlInvalid)
-      return { type: 'DefinitionInvalid', path: 'xml', problem: error.message }
-    return refusalOf(error)
-  }
-}
-
-async function descriptionIn(folder: string, vm: string): Promise<string | undefined> {
-  try {
-    // A name with a slash would leave the folder.
-    return await readFile(join(folder, `${encodeURIComponent(vm)}.xml`), 'utf8')
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
-    throw error
-  }
-}
-
 /** QEMU makes its socket there, as the user that libvirt runs guests as: the owner of libvirt's own folder for guests. */
 async function openImages(images: string): Promise<void> {
   await mkdir(images, { recursive: true, mode: 0o700 })
@@ -252,10 +222,5 @@ async function openImages(images: string): Promise<void> {
 
 const GUESTS_OF_LIBVIRT = '/var/lib/libvirt/qemu'
 
-const failed = (message: string): HostRefusal => ({ type: 'HypervisorFailed', message })
-
-/** What libvirt says when it will not; anything else is an error. */
-function refusalOf(error: unknown): HostRefusal {
-  if (!(error instanceof LibvirtError)) throw error
-  return failed(error.message)
-}
+const whyUnmovable = (error: unknown): string =>
+  `Ferry moves no disks, and libvirt does not take its storage for shared (${error instanceof Error ? error.message : String(error)})`

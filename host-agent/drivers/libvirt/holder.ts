@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process'
-import { mkdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 
 /**
@@ -38,3 +38,9 @@ export async function letGo(folder: string): Promise<void> {
   }
   await rm(file, { force: true })
 }
+
+export const isHeld = (folder: string): Promise<boolean> =>
+  stat(join(folder, PID)).then(
+    () => true,
+    () => false,
+  )

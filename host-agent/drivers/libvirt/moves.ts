@@ -6,6 +6,7 @@ import { isCode, unlessGone } from './daemon.ts'
 import type { Daemon, Looked } from './daemon.ts'
 import { MARK_NAMESPACE, needsIn } from './domain-xml.ts'
 import { letGo } from './holder.ts'
+import { byOtherHand, disown, isOurs, whatElse } from './other-hand.ts'
 import { perform } from './perform.ts'
 import { procedures } from './procedures.ts'
 import type { Domain } from './procedures.ts'
@@ -26,7 +27,7 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
   /** Ends a copy as the end of a migration, if libvirt still knows that it was one; else as any guest. */
   async function endSent({ domain, state }: Looked): Promise<void> {
     const libvirt = await daemon.libvirt()
-    if (state === 'sent' && (await daemon.isBusy(domain)))
+    if (state === 'sent' && (await daemon.jobOn(domain)) !== undefined)
       try {
         return await libvirt.call(procedures.confirm, {
           domain,
@@ -68,10 +69,14 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
     perform: async (vm, order) => {
       const here = await look(vm)
       if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
+      const folder = folderOf(guests, vm)
+      const job = await daemon.jobOn(here.domain)
+      if (here.isPausedByHand) throw byOtherHand('somebody else has paused it')
+      if (job !== undefined && !(await isOurs(folder))) throw byOtherHand(whatElse[job])
       // Another process began it: what it sent, and to whom, nobody knows any more.
-      if (here.state !== 'running' || (await daemon.isBusy(here.domain)))
+      if (here.state !== 'running' || job !== undefined)
         throw new CopyFailed({ type: 'AgentRestarted' })
-      return perform(here, order, daemon, folderOf(guests, vm))
+      return perform(here, order, daemon, folder)
     },
 
     receive: async (vm, order) => {
@@ -82,12 +87,20 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
     },
 
     activate: async (vm) => {
-      const here = await look(vm)
-      if (here === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
-      const { domain, mark, state } = here
+      const domain = await daemon.find(vm)
+      if (domain === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
       const libvirt = await daemon.libvirt()
-      if (state !== 'running') await libvirt.call(procedures.resume, { domain })
+      try {
+        await libvirt.call(procedures.resume, { domain })
+      } catch (error) {
+        if (!isCode(error, Code.operationInvalid) && !isCode(error, Code.noDomain)) throw error
+        // libvirt has not started it by this call: it runs already, or does not at all.
+        const state = (await look(vm))?.state
+        if (state === undefined) throw new NeverStarted({ type: 'GuestGone', vm }, { cause: error })
+        if (state !== 'running') throw error
+      }
       const runningAt = clock.now()
+      const mark = (await look(vm))?.mark
       if (mark?.persistentXml !== undefined)
         await libvirt.call(procedures.define, { xml: mark.persistentXml, flags: 0 })
       if (mark !== undefined)
@@ -106,22 +119,26 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       const here = await look(vm)
       if (here !== undefined) await endSent(here)
       await letGo(folderOf(guests, vm))
+      await disown(folderOf(guests, vm))
       // What is still defined here could be started here again, while the guest runs where it is defined now.
-      const libvirt = await daemon.libvirt()
-      const left = await unlessGone(() => libvirt.call(procedures.lookUp, { name: vm }))
-      if (left !== undefined) await undefine(left.domain)
+      const left = await daemon.find(vm)
+      if (left !== undefined) await undefine(left)
     },
 
     resume: async (vm) => {
       const here = await look(vm)
       if (here === undefined) return undefined
       const { domain } = here
+      const folder = folderOf(guests, vm)
       // Without the connection that sent it libvirt drops the job: then it is a paused guest like any other.
-      await letGo(folderOf(guests, vm))
-      await stopCopying(daemon, here)
+      const isOwn = await isOurs(folder)
+      await letGo(folder)
+      if (isOwn) await stopCopying(daemon, here)
+      await disown(folder)
       const now = await look(vm)
       if (now === undefined) return undefined
       const wasPaused = here.state !== 'running'
+      if (now.isPausedByHand) return { wasPaused, runningAt: clock.now(), leftPaused: true }
       if (now.state !== 'running') {
         const libvirt = await daemon.libvirt()
         await libvirt.call(procedures.resume, { domain })
@@ -150,7 +167,7 @@ async function stopCopying(daemon: Daemon, { domain, state }: Looked): Promise<v
   const { clock } = daemon
   const began = clock.elapsed()
   let isTold = state !== 'running'
-  while (await daemon.isBusy(domain)) {
+  while ((await daemon.jobOn(domain)) !== undefined) {
     if (clock.elapsed() - began > GONE_MS)
       throw new Error(`libvirtd does not end the migration of ${domain.name}`)
     // One that is through has no more to end than its connection; one that is not, is told once that is seen.

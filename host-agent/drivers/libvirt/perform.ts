@@ -1,19 +1,18 @@
-import { mkdir, rm } from 'node:fs/promises'
+import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { within } from '@ferry/events/clock'
-import type { Clock } from '@ferry/events/clock'
-import type { CopyProgress } from '@ferry/schemas/policy'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
 import { imageFromSocket } from '../../transfer/image.ts'
 import { listenFor } from '../one-visitor.ts'
 import type { Daemon, Looked } from './daemon.ts'
 import { hold, letGo } from './holder.ts'
+import { own, toldWhy } from './other-hand.ts'
 import { procedures } from './procedures.ts'
-import type { Domain, Parameter } from './procedures.ts'
+import type { Parameter } from './procedures.ts'
 import { SHUT, wayBack } from './return-path.ts'
-import type { Libvirt } from './rpc.ts'
-import { Change, DomainState, MigrateFlag } from './words.ts'
+import { watch } from './watch.ts'
+import { MigrateFlag } from './words.ts'
 
 /**
  * The source's half of a migration: libvirtd connects to our socket and lets QEMU send there. The gate lies at the very
@@ -47,11 +46,11 @@ export async function perform(
   let watched: Awaited<ReturnType<typeof watch>> | undefined
   try {
     const following = (watched = await watch(eyes, domain, order, clock))
-    const descriptor = libvirt.descriptor()
-    const isHeld = descriptor !== undefined
-    if (isHeld) await hold(folder, descriptor)
     const downtimeMs = BigInt(Math.round(policy.downtimeMs))
-    await eyes.call(procedures.setMaxDowntime, { domain, downtimeMs, flags: 0 })
+    await Promise.all([
+      own(folder),
+      eyes.call(procedures.setMaxDowntime, { domain, downtimeMs, flags: 0 }),
+    ])
     signal.throwIfAborted()
     signal.addEventListener('abort', stop, { once: true })
     const performing = libvirt.call(
@@ -69,11 +68,15 @@ export async function perform(
       'unlimited',
     )
     const performed = performing.then(
-      () => clock.now(),
+      ({ cookie: said }) => ({ sentAt: clock.now(), said }),
       (error: unknown) => {
         throw failed(error instanceof Error ? error.message : String(error), error)
       },
     )
+    // Meanwhile libvirtd and QEMU have their own beginnings to make.
+    const descriptor = libvirt.descriptor()
+    const isHeld = descriptor !== undefined
+    if (isHeld) await hold(folder, descriptor)
     const socket = await within(
       clock,
       CONNECT_MS,
@@ -85,8 +88,10 @@ export async function perform(
       allIsOut: () => {
         // Until the guest has passed the gate QEMU is left waiting, and can still be sent home.
         following.gatePassed.then(
-          () => socket.write(SHUT),
-          () => socket.destroy(),
+          () => {
+            if (following.refusal() === undefined) socket.write(SHUT)
+          },
+          () => {},
         )
       },
       stalled: () => {
@@ -95,9 +100,9 @@ export async function perform(
       },
     })
     following.onPause(way.paused)
-    following.gatePassed.catch(() => socket.destroy())
+    // QEMU hears of it by its broken socket, and lets the guest run on.
+    following.onRefusal(() => socket.destroy())
     const sending = order.send(way.image).catch((error: unknown) => {
-      // QEMU hears of it by its broken socket, and lets the guest run on.
       socket.destroy()
       throw error
     })
@@ -106,6 +111,7 @@ export async function perform(
       libvirt.close()
     })
     const [sent, sentBy] = await Promise.allSettled([sending, performed])
+    if (sentBy.status === 'rejected') await toldWhy(eyes, domain, following.stopped, clock)
     // The stream's own trouble is nearer to the cause than libvirt's complaint about it.
     signal.throwIfAborted()
     const refusal = following.refusal()
@@ -114,27 +120,33 @@ export async function perform(
     if (sentBy.status === 'rejected') throw sentBy.reason
     // What is held is held by another process from now on.
     if (isHeld) libvirt.close()
+    const { sentAt, said } = sentBy.value
     const { pausedAt, gatePassedAt, rounds } = following.times()
-    return { pausedAt, gatePassedAt, sentAt: sentBy.value, rounds }
+    return { pausedAt, gatePassedAt, sentAt, rounds: Math.max(rounds, roundsIn(said)) }
   } catch (error) {
     await letGo(folder)
     libvirt.close()
+    // libvirt lets it run on when its migration fails, also one that somebody has paused meanwhile.
+    if (watched?.isPausedByHand() === true) await eyes.call(procedures.suspend, { domain })
     throw error
   } finally {
     signal.removeEventListener('abort', stop)
     watched?.forget()
     eyes.close()
+    // Its socket goes with it. While the guest is paused, nothing is waited for that a busy disk may hold up.
     door.close()
-    await rm(path, { force: true })
   }
 }
 
 const CONNECT_MS = 30_000
-const SAMPLE_MS = 250
 const MEBIBYTE = 1024 ** 2
 
 const failed = (message: string, cause?: unknown) =>
   new CopyFailed({ type: 'HypervisorFailed', message }, { cause })
+
+/** By libvirt's own count, which it tells the other host: an event may be lost. Not worth a parser while the guest is paused. */
+const roundsIn = (cookie: string): number =>
+  Number(/<memory_iteration>(\d+)</.exec(cookie)?.[1] ?? 0)
 
 const overBeforeItBegan = (): never => {
   throw failed('QEMU sent nothing')
@@ -154,96 +166,4 @@ function parametersOf(path: string, bandwidth: number | undefined): Parameter[] 
           } as const,
         ]),
   ]
-}
-
-/** Follows libvirt's events to the pause, works the gate, and asks how far it is meanwhile. */
-async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrder, clock: Clock) {
-  let pausedAt = 0
-  let gatePassedAt = 0
-  let rounds = 0
-  let isOver = false
-  let refusal: Error | undefined
-  let paused = () => {}
-  let pass = () => {}
-  let shut: (error: Error) => void = () => {}
-  const gatePassed = new Promise<void>((resolve, reject) => {
-    pass = resolve
-    shut = reject
-  })
-  gatePassed.catch(() => {})
-  const refuse = (error: unknown) => {
-    refusal ??= error instanceof Error ? error : new Error(String(error))
-    shut(refusal)
-  }
-  const tell = async (listener: (progress: CopyProgress) => void) => {
-    const { numbers } = await libvirt.call(procedures.jobNumbers, { domain, flags: 0 })
-    const progress = progressOf(numbers)
-    if (progress !== undefined && !isOver) listener(progress)
-  }
-  const isPaused = () => {
-    if (pausedAt !== 0) return
-    pausedAt = clock.now()
-    order.paused(pausedAt)
-    paused()
-    order.gate().then(() => {
-      gatePassedAt = clock.now()
-      pass()
-    }, refuse)
-  }
-  await libvirt.on('lifecycle', (event) => {
-    if (event.domain.uuid.equals(domain.uuid) && event.change === Change.suspended) isPaused()
-  })
-  await libvirt.on('round', (event) => {
-    if (!event.domain.uuid.equals(domain.uuid)) return
-    rounds = Math.max(rounds, event.iteration)
-    // With the guest paused, libvirt has better things to do than to answer questions.
-    if (pausedAt === 0) tell(order.round).catch(() => {})
-  })
-  const sampling = new AbortController()
-  const sample = async () => {
-    for (;;) {
-      await clock.sleep(SAMPLE_MS, sampling.signal)
-      if (pausedAt === 0) await tell(order.progress)
-      // An event may be lost, and QEMU would wait for ever.
-      const { state } = await libvirt.call(procedures.state, { domain, flags: 0 })
-      if (state === DomainState.paused) isPaused()
-    }
-  }
-  return {
-    gatePassed,
-    refuse,
-    refusal: () => refusal,
-    onPause: (listener: () => void) => {
-      paused = listener
-      if (pausedAt !== 0) listener()
-    },
-    times: () => ({ pausedAt, gatePassedAt, rounds }),
-    /** A libvirtd that has stopped answering is noticed here: the call that moves the guest has no limit of its own. */
-    begin: (lost: () => void) =>
-      void sample().catch((error: unknown) => {
-        if (isOver) return
-        refuse(error)
-        lost()
-      }),
-    forget: () => {
-      isOver = true
-      sampling.abort()
-    },
-  }
-}
-
-function progressOf(numbers: readonly Parameter[]): CopyProgress | undefined {
-  const all = new Map(numbers.map(({ field, value }) => [field, Number(value)]))
-  const number = (field: string) => Math.max(0, all.get(field) ?? 0)
-  if (!all.has('memory_total')) return undefined
-  return {
-    round: number('memory_iteration'),
-    transferredBytes: number('memory_processed'),
-    remainingBytes: number('memory_remaining'),
-    totalBytes: number('memory_total'),
-    bandwidthBytesPerSecond: number('memory_bps'),
-    dirtyBytesPerSecond: number('memory_dirty_rate') * number('memory_page_size'),
-    expectedDowntimeMs: number('downtime'),
-    throttlePercent: number('auto_converge_throttle'),
-  }
 }

@@ -21,6 +21,8 @@ import type { Codec, ValueOf } from './xdr.ts'
  * The five phases of a migration (302 to 307) are there since libvirt 1.1.0.
  */
 export const PROGRAM = 0x2000_8086
+/** What only its QEMU driver has, in a program of its own (`qemu_protocol.x`). */
+export const QEMU_PROGRAM = 0x2000_8087
 export const KEEPALIVE_PROGRAM = 0x6b65_6570
 export const PROTOCOL_VERSION = 1
 
@@ -102,6 +104,8 @@ const about = struct({ domain })
 const flagged = struct({ domain, flags: uint })
 
 export type Procedure<Takes, Gives> = {
+  /** Absent: the remote program. */
+  readonly program?: typeof QEMU_PROGRAM
   readonly number: number
   readonly takes: Codec<Takes>
   readonly gives: Codec<Gives>
@@ -118,6 +122,7 @@ export const procedures = {
   autostart: { number: 15, takes: about, gives: struct({ isOn: int }) },
   lookUp: { number: 23, takes: struct({ name: words }), gives: about },
   resume: { number: 28, takes: about, gives: nothing },
+  suspend: { number: 34, takes: about, gives: nothing },
   supports: { number: 60, takes: struct({ feature: int }), gives: struct({ isSupported: int }) },
   authentications: { number: 66, takes: nothing, gives: struct({ types: list(int, MOST_AUTHS) }) },
   authenticateByPolkit: { number: 70, takes: nothing, gives: struct({ isComplete: int }) },
@@ -183,6 +188,12 @@ export const procedures = {
     takes: struct({ event: int, domain: optional(domain) }),
     gives: struct({ callback: int }),
   },
+  watchMonitor: {
+    program: QEMU_PROGRAM,
+    number: 4,
+    takes: struct({ domain: optional(domain), event: optional(words), flags: uint }),
+    gives: struct({ callback: int }),
+  },
   domainCapabilities: {
     number: 342,
     takes: struct({
@@ -200,11 +211,31 @@ export const procedures = {
 /** What a daemon says unasked, once it was told to: `watch` is for `event`, and `number` is how it then comes. */
 export const events = {
   lifecycle: {
+    program: PROGRAM,
     event: 0,
     number: 318,
     gives: struct({ callback: int, domain, change: int, detail: int }),
   },
-  round: { event: 20, number: 359, gives: struct({ callback: int, domain, iteration: int }) },
+  round: {
+    program: PROGRAM,
+    event: 20,
+    number: 359,
+    gives: struct({ callback: int, domain, iteration: int }),
+  },
+  /** QEMU's own word, with its own time; `watchMonitor` is for a name. */
+  monitor: {
+    program: QEMU_PROGRAM,
+    event: undefined,
+    number: 6,
+    gives: struct({
+      callback: int,
+      domain,
+      name: words,
+      seconds: hyper,
+      microseconds: uint,
+      details: optional(words),
+    }),
+  },
 } as const
 
 export type EventName = keyof typeof events

@@ -5,15 +5,18 @@ import { within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { LoadedByHypervisor, ReceiveOrder } from '../../driver.ts'
 import type { Daemon, Looked } from './daemon.ts'
+import { byOtherHand, toldWhy } from './other-hand.ts'
+import { Change, StoppedBy } from './words.ts'
 
 /** The target's half: QEMU has listened since `prepare`, and libvirt's Finish, which was asked for then, ends when all is loaded. */
 export async function receive(
-  { domain: { name: vm } }: Looked,
+  copy: Looked,
   order: ReceiveOrder,
   daemon: Daemon,
   path: string,
 ): Promise<LoadedByHypervisor> {
   const { clock } = daemon
+  const { domain: expected } = copy
   // QEMU takes one visitor: if another process has been it, nobody knows what it brought.
   const hypervisor = await visit(path)
   // Until the source comes nobody else listens, and a QEMU that ends must not take the agent with it.
@@ -25,13 +28,30 @@ export async function receive(
   const watching = await daemon.fresh()
   try {
     let wake = () => {}
-    await watching.on('lifecycle', () => wake())
+    let isEndedByHand = false
+    let tellStopped = () => {}
+    const stopped = new Promise<void>((resolve) => {
+      tellStopped = resolve
+    })
+    await watching.on('lifecycle', ({ domain, change, detail }) => {
+      if (change === Change.stopped && domain.uuid.equals(expected.uuid)) {
+        isEndedByHand = detail === StoppedBy.user
+        tellStopped()
+      }
+      wake()
+    })
     void watching.closed.then(() => hypervisor.destroy(new Error('libvirtd ended')))
     hypervisor.once('end', () => wake())
     order.signal.throwIfAborted()
-    await order.fill(hypervisor).catch((error: unknown) => {
+    const whoseHand = () => {
+      if (isEndedByHand)
+        throw byOtherHand('somebody else has ended the copy that was to receive it')
+    }
+    await order.fill(hypervisor).catch(async (error: unknown) => {
       // QEMU must not take what came for the whole.
       hypervisor.destroy()
+      await toldWhy(watching, expected, stopped, clock)
+      whoseHand()
       throw error
     })
     const loaded = async () => {
@@ -40,13 +60,16 @@ export async function receive(
         const woken = new Promise<void>((resolve) => {
           wake = resolve
         })
-        const state = (await daemon.look(vm))?.state
+        const state = await daemon.stateNow(copy)
         if (state === 'loaded') return { loadedAt: clock.now() }
-        if (state !== 'receiving')
+        if (state !== 'receiving') {
+          await toldWhy(watching, expected, stopped, clock)
+          whoseHand()
           throw new CopyFailed({
             type: 'HypervisorFailed',
             message: 'QEMU ended while it loaded the image',
           })
+        }
         await Promise.race([woken, clock.sleep(LOOK_AGAIN_MS)])
       }
     }

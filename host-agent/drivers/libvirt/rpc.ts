@@ -5,6 +5,7 @@ import {
   KEEPALIVE_PROGRAM,
   PROGRAM,
   PROTOCOL_VERSION,
+  QEMU_PROGRAM,
   events,
   failure,
   procedures,
@@ -92,6 +93,7 @@ const NO_AUTH = 0
 const POLKIT = 2
 
 type Waiting = {
+  readonly program: number
   readonly procedure: number
   readonly resolve: (payload: Buffer) => void
   readonly reject: (error: Error) => void
@@ -104,6 +106,7 @@ export async function connectLibvirt(path: string, clock: Clock): Promise<Libvir
   const listeners: { readonly [Name in EventName]: Set<(event: EventOf<Name>) => void> } = {
     lifecycle: new Set(),
     round: new Set(),
+    monitor: new Set(),
   }
   let serial = 0
   let rest: Buffer = Buffer.alloc(0)
@@ -129,6 +132,15 @@ export async function connectLibvirt(path: string, clock: Clock): Promise<Libvir
     const event = decode(gives, payload)
     for (const listener of listeners[name]) listener(event)
   }
+  const hear = (program: number, number: number, payload: Buffer) => {
+    const { lifecycle, round, monitor } = events
+    const isIt = (event: { program: number; number: number }) =>
+      event.program === program && event.number === number
+    // What is not known was not asked for: a newer daemon may have more to say.
+    if (isIt(lifecycle)) tell('lifecycle', lifecycle.gives, payload)
+    if (isIt(round)) tell('round', round.gives, payload)
+    if (isIt(monitor)) tell('monitor', monitor.gives, payload)
+  }
   const take = (packet: Buffer) => {
     const { program, version, procedure, type, serial, status } = decode(
       head,
@@ -145,19 +157,15 @@ export async function connectLibvirt(path: string, clock: Clock): Promise<Libvir
         )
       return
     }
-    if (program !== PROGRAM) throw new Nonsense(`there is no program ${program}`)
-    if (type === types.message) {
-      // What is not known was not asked for: a newer daemon may have more to say.
-      if (procedure === events.lifecycle.number) tell('lifecycle', events.lifecycle.gives, payload)
-      if (procedure === events.round.number) tell('round', events.round.gives, payload)
-      return
-    }
+    if (program !== PROGRAM && program !== QEMU_PROGRAM)
+      throw new Nonsense(`there is no program ${program}`)
+    if (type === types.message) return hear(program, procedure, payload)
     const asked = waiting.get(serial)
     if (type !== types.reply || asked === undefined)
       throw new Nonsense(`a packet of type ${type} with serial ${serial}, which nobody waits for`)
     const { resolve, reject } = asked
-    if (procedure !== asked.procedure)
-      throw new Nonsense(`procedure ${procedure} answers ${asked.procedure}`)
+    if (procedure !== asked.procedure || program !== asked.program)
+      throw new Nonsense(`procedure ${procedure} of ${program} answers ${asked.procedure}`)
     const said = status === OK ? undefined : decode(failure, payload)
     waiting.delete(serial)
     if (said === undefined) return resolve(payload)
@@ -190,14 +198,15 @@ export async function connectLibvirt(path: string, clock: Clock): Promise<Libvir
   socket.once('error', gone)
   socket.once('close', () => gone())
 
-  const call: Libvirt['call'] = async ({ number, takes, gives }, value, limitMs = ANSWER_MS) => {
+  const call: Libvirt['call'] = async (asked, value, limitMs = ANSWER_MS) => {
+    const { program = PROGRAM, number, takes, gives } = asked
     if (isClosed) throw new ConnectionLost(path)
     const payload = encode(takes, value)
     serial += 1
     const its = serial
     const answer = new Promise<Buffer>((resolve, reject) => {
-      waiting.set(its, { procedure: number, resolve, reject })
-      send({ program: PROGRAM, procedure: number, type: types.call, serial: its }, payload)
+      waiting.set(its, { program, procedure: number, resolve, reject })
+      send({ program, procedure: number, type: types.call, serial: its }, payload)
     })
     const what = `libvirtd answering procedure ${number}`
     return decode(
@@ -209,7 +218,11 @@ export async function connectLibvirt(path: string, clock: Clock): Promise<Libvir
     call,
     on: async (name, listener) => {
       listeners[name].add(listener)
-      await call(procedures.watch, { event: events[name].event, domain: undefined })
+      const { event } = events[name]
+      const flags = 0
+      await (event === undefined
+        ? call(procedures.watchMonitor, { domain: undefined, event: undefined, flags })
+        : call(procedures.watch, { event, domain: undefined }))
     },
     closed,
     isClosed: () => isClosed,

@@ -8,17 +8,22 @@ export const MigrateFlag = {
 
 export const DomainState = { running: 1, blocked: 2, paused: 3, shutOff: 5 } as const
 
-/** Why a domain is paused: `migration` on both hosts, as long as an image is on its way. */
-export const PausedFor = { migration: 2, startingUp: 11 } as const
+/** Why a domain is paused: `migration` on both hosts, as long as an image is on its way; `user`, who asked for it. */
+export const PausedFor = { user: 1, migration: 2, startingUp: 11 } as const
 
-export const Change = { suspended: 3 } as const
+export const Change = { suspended: 3, stopped: 5 } as const
+/** Why a domain has stopped. */
+export const StoppedBy = { user: 1, migration: 3 } as const
 
 export const JobType = { none: 0 } as const
+/** What a job is about, by its number `operation`. */
+export const Operation = { migrationOut: 5 } as const
 
 export const Code = {
   invalidArgument: 8,
   noDomain: 42,
   operationInvalid: 55,
+  migrateUnsafe: 81,
 } as const
 
 export const Feature = { migrationParameters: 13 } as const

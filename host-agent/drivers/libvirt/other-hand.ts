@@ -1,0 +1,102 @@
+import { rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { within } from '@ferry/events/clock'
+import type { Clock } from '@ferry/events/clock'
+import { CopyFailed } from '../../driver.ts'
+import type { PerformOrder } from '../../driver.ts'
+import { unlessGone } from './daemon.ts'
+import type { Job } from './daemon.ts'
+import { isHeld } from './holder.ts'
+import { procedures } from './procedures.ts'
+import type { Domain } from './procedures.ts'
+import type { Libvirt } from './rpc.ts'
+import { DomainState } from './words.ts'
+
+/**
+ * Operators have libvirt at hand as well, and may pause, end or move a guest that Ferry is moving. That is noticed and
+ * said; it is never fought over. So it must be known whether what libvirtd is at is of Ferry's doing: that stands on disk
+ * before libvirtd is told, and until nothing of it is under way any more.
+ */
+const PERFORMS = 'performs'
+
+export const own = (folder: string): Promise<void> =>
+  writeFile(join(folder, PERFORMS), '', { mode: 0o600 })
+
+export const isOurs = async (folder: string): Promise<boolean> =>
+  (await isHeld(folder)) ||
+  stat(join(folder, PERFORMS)).then(
+    () => true,
+    () => false,
+  )
+
+export const disown = (folder: string): Promise<void> => rm(join(folder, PERFORMS), { force: true })
+
+/** What else libvirtd may be at, in words for the log. */
+export const whatElse: Readonly<Record<Job, string>> = {
+  migration: 'somebody else is moving it',
+  other: 'somebody else has libvirtd do something with it that takes long (virsh domjobinfo)',
+}
+
+export const byOtherHand = (message: string): CopyFailed =>
+  new CopyFailed({ type: 'HypervisorFailed', message, otherHand: true })
+
+const TELL_MS = 1000
+
+/** Of a copy that is gone libvirt says a little later who ended it. @param told resolves when it has. */
+export async function toldWhy(
+  libvirt: Libvirt,
+  domain: Domain,
+  told: Promise<void>,
+  clock: Clock,
+): Promise<void> {
+  const ask = () => libvirt.call(procedures.state, { domain, flags: 0 })
+  try {
+    const now = await unlessGone(ask)
+    if (now !== undefined && now.state !== DomainState.shutOff) return
+    await within(clock, TELL_MS, 'libvirt saying who ended a guest', told)
+  } catch {
+    // A libvirtd that is gone itself says nothing: what is known already must do.
+  }
+}
+
+/** From one to the other QEMU takes a few milliseconds. */
+const SWITCH_MS = 250
+/** And libvirtd, on a machine that has other things to do, may take its time to tell. */
+const HEAR_MS = 1000
+
+/**
+ * A guest that somebody pauses while it is being sent looks to libvirt as if its migration had paused it. QEMU knows
+ * better: for the switchover it stops the guest and at once says so ("pre-switchover"), by its own times.
+ *
+ * @returns what to call with libvirt's word that the guest is paused.
+ */
+export async function watchForHand(
+  libvirt: Libvirt,
+  domain: Domain,
+  { cookie = '' }: Pick<PerformOrder, 'cookie'>,
+  clock: Clock,
+  isByHand: () => void,
+): Promise<{ readonly isPaused: () => void; readonly forget: () => void }> {
+  // A QEMU that cannot wait there does not say it either.
+  if (!cookie.includes("'pause-before-switchover'")) return { isPaused: () => {}, forget: () => {} }
+  let stoppedAt: number | undefined
+  let isSwitching = false
+  let forget = () => {}
+  await libvirt.on('monitor', ({ domain: whose, name, seconds, microseconds, details = '' }) => {
+    if (!whose.uuid.equals(domain.uuid)) return
+    const at = Number(seconds) * 1000 + microseconds / 1000
+    if (name === 'STOP') stoppedAt = at
+    if (name !== 'MIGRATION' || !details.includes('"pre-switchover"')) return
+    isSwitching = true
+    forget()
+    if (stoppedAt !== undefined && at - stoppedAt > SWITCH_MS) isByHand()
+  })
+  return {
+    isPaused: () => {
+      if (isSwitching) return
+      forget()
+      forget = clock.after(HEAR_MS, isByHand)
+    },
+    forget: () => forget(),
+  }
+}

@@ -1,0 +1,80 @@
+import { median } from './figures.ts'
+import { breakdown, figure, markdown } from './report.ts'
+
+/** One move of a guest of libvirt's, measured from outside. */
+export type Moved = {
+  /** `virsh`: from its start to its end. Ferry: from the request to `Completed`. */
+  readonly totalMs: number
+  /** From the source's STOP to the target's RESUME, by QEMU's own times. */
+  readonly downtimeMs: number
+  readonly wireBytes: number
+  /** Ferry's own account of where the time went. */
+  readonly spans?: Readonly<Record<string, number>>
+  readonly switchover?: Readonly<Record<string, number>>
+}
+
+export type Compared = {
+  readonly guests: readonly string[]
+  /** The first is what the others are measured by. */
+  readonly ways: readonly string[]
+  readonly moves: ReadonlyMap<string, readonly Moved[]>
+  readonly rounds: number
+  readonly machine: string
+  /** What else the machine did, by its load average of one minute, before and behind. */
+  readonly loads: readonly [number, number]
+  readonly memoryMiB: number
+  readonly downtimeMs: number
+}
+
+/** The figures as a section: medians, ranges, and ratios to the first way of the same run. */
+export function compared(results: Compared): string {
+  const { guests, rounds, machine, memoryMiB, downtimeMs, moves, loads } = results
+  const [before, behind] = loads.map((load) => load.toFixed(1))
+  const parts = (of: (moved: Moved) => Readonly<Record<string, number>> | undefined) =>
+    breakdown(guests, (guest) => (moves.get(`${guest}/Ferry`) ?? []).map(of))
+  return [
+    '# What moving a guest of libvirt costs',
+    '',
+    `Written by \`pnpm bench libvirt --rounds ${rounds}\`: ${machine}.`,
+    '',
+    `Each guest is moved by \`virsh migrate --live\` and by Ferry, by turns, ${rounds} times each after one round that is not counted, there and back`,
+    'between two libvirtds in namespaces of their own on this machine; who goes first changes with each round. It stays the same guest, and rests for a second and a half',
+    `before each move. ${memoryMiB} MiB of memory; a downtime of ${downtimeMs} ms is aimed at. Medians, the range in brackets, and the ratio to virsh.`,
+    `The machine's load was ${before} before and ${behind} behind it.`,
+    '',
+    '- *total*: `virsh`: from its start to its end. Ferry: from the request to `Completed`, when the source has let go of its copy too.',
+    "- *downtime*: from STOP on the source to RESUME on the target, by QEMU's own times, through a second monitor that both ways have.",
+    "- *wire*: what passed the network while it lasted. `virsh`: the cable between the hosts, in both directions. Ferry: all of the loopback, the log's part among it.",
+    ...guests.flatMap((guest) => ['', `## The ${guest} guest`, '', ...comparison(results, guest)]),
+    '',
+    "## Where Ferry's time goes with libvirt",
+    '',
+    "From the request to `Completed`, by the log server's clock (ms):",
+    '',
+    ...parts(({ spans }) => spans),
+    '',
+    "Inside the switchover, from the source's pause to the first instruction on the target (ms):",
+    '',
+    ...parts(({ switchover }) => switchover),
+    '',
+  ].join('\n')
+}
+
+function comparison({ ways, moves }: Compared, guest: string): string[] {
+  const of = (way: string) => moves.get(`${guest}/${way}`) ?? []
+  const first = of(ways[0] ?? '')
+  const row = (way: string) => {
+    const all = of(way)
+    const against = (number: (moved: Moved) => number) => {
+      const values = all.map(number)
+      return figure(values, all === first ? values : first.map(number))
+    }
+    return [
+      way,
+      against(({ totalMs }) => totalMs),
+      against(({ downtimeMs }) => downtimeMs),
+      `${(median(all.map(({ wireBytes }) => wireBytes)) / 1e6).toFixed(1)} MB`,
+    ]
+  }
+  return markdown(['', 'total ms', 'downtime ms', 'wire'], ways.map(row))
+}

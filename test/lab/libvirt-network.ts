@@ -1,0 +1,60 @@
+import { execFile } from 'node:child_process'
+import { readFile } from 'node:fs/promises'
+import { promisify } from 'node:util'
+import type { LibvirtHosts } from './libvirt-hosts.ts'
+
+/** A cable between two hosts, for those who let libvirt's hosts speak to each other. */
+export type Network = {
+  readonly addressOf: (host: string) => string
+  /** All that has passed it, in both directions. */
+  readonly passedBytes: () => Promise<number>
+}
+
+const NAME = 'ferry0'
+
+/** It ends with the hosts' own networks. */
+export async function joinHosts(
+  hosts: LibvirtHosts,
+  [one, other]: readonly [string, string],
+): Promise<Network> {
+  const [first, second] = [await hosts.pid(one), await hosts.pid(other)]
+  const addresses = new Map([
+    [one, '10.77.0.1'],
+    [other, '10.77.0.2'],
+  ])
+  const addressOf = (host: string) => {
+    const address = addresses.get(host)
+    if (address === undefined) throw new Error(`no cable reaches ${host}`)
+    return address
+  }
+  const run = (command: string, words: string) => promisify(execFile)(command, words.split(' '))
+  const peer = `type veth peer name ${NAME} netns ${second}`
+  await run('ip', `link add name ${NAME} netns ${first} ${peer}`)
+  for (const [pid, host] of [
+    [first, one],
+    [second, other],
+  ] as const) {
+    const inside = `--target ${pid} --net ip`
+    await run('nsenter', `${inside} address add ${addressOf(host)}/24 dev ${NAME}`)
+    await run('nsenter', `${inside} link set ${NAME} up`)
+  }
+  return {
+    addressOf,
+    passedBytes: async () => {
+      const { received, sent } = await countersOf(NAME, first)
+      return received + sent
+    },
+  }
+}
+
+/** What an interface has counted, in the network of a process. */
+export async function countersOf(
+  name: string,
+  pid: number,
+): Promise<{ readonly received: number; readonly sent: number }> {
+  const table = await readFile(`/proc/${pid}/net/dev`, 'utf8')
+  const line = table.split('\n').find((each) => each.trim().startsWith(`${name}:`))
+  const numbers = line?.split(':')[1]?.trim().split(/\s+/).map(Number) ?? []
+  // Eight columns for what came, and as many for what went; bytes are the first of each.
+  return { received: numbers[0] ?? Number.NaN, sent: numbers[8] ?? Number.NaN }
+}
