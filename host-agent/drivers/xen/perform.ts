@@ -1,0 +1,292 @@
+import { execFile } from 'node:child_process'
+import { constants } from 'node:fs'
+import { open, rm } from 'node:fs/promises'
+import { Socket } from 'node:net'
+import { join } from 'node:path'
+import type { Readable } from 'node:stream'
+import { promisify } from 'node:util'
+import { within } from '@ferry/events/clock'
+import type { Clock } from '@ferry/events/clock'
+import { CopyFailed } from '../../driver.ts'
+import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
+import { imageFromPieces } from '../../transfer/image.ts'
+import { makePace } from '../../transfer/pace.ts'
+import { banner, go, migratedAway, ready } from './handshake.ts'
+import { imageScan } from './image-scan.ts'
+import type { Domain } from './listing.ts'
+import { begin, piecesOf } from './other-end.ts'
+import type { Began } from './other-end.ts'
+import { watchStore } from './store.ts'
+import type { Xl } from './xl.ts'
+
+/**
+ * The source's half. xl sends its image to this process, which answers in the target's place:
+ *
+ *     banner ──► rounds 1, 2, ... ──► suspended ──► the image's end ──► "ready" ──► NAME--migratedaway, "go"
+ *                                         │                               ▲
+ *                                        gate ────────────────────────────┘ or xl hears nothing more: it runs on
+ *
+ * With "go" xl asks for nothing that is needed any more, and is ended: the guest stands suspended and whole, and hangs
+ * on no process.
+ */
+export async function performLive(
+  domain: Domain,
+  order: PerformOrder,
+  xl: Xl,
+  folder: string,
+): Promise<SentByHypervisor> {
+  const words = ['migrate', '-s', '', String(domain.domid), RELAY]
+  const began = await begin(folder, words, ['ignore', 'ignore', 'pipe', 'pipe', 'pipe'], xl.clock)
+  const [, , , image, answers] = began.child.stdio
+  if (!isSocket(image) || !isSocket(answers)) throw new Error('Node gave xl no pipes')
+  answers.on('error', () => {})
+  const hangUp = () => {
+    image.destroy()
+    answers.destroy()
+  }
+  return leaving(domain, order, xl, {
+    began,
+    image,
+    hangUp,
+    begun: () => answers.write(banner),
+    through: async (pieces) => {
+      answers.write(ready)
+      await within(xl.clock, GO_MS, '"go" of xl', readGo(pieces))
+      await began.kill()
+    },
+  })
+}
+
+/** xl runs this as what leads to the other end (`-s ''`); its two ends are the two pipes that xl was given by us. */
+const RELAY = 'cat <&4 3>&- 4>&- & exec cat >&3 3>&- 4>&-'
+
+/**
+ * The same for a guest whose memory Xen cannot follow while it runs: it is suspended, saved, and then left paused. The
+ * bytes are the same, so the target need not know.
+ */
+export async function performStill(
+  domain: Domain,
+  order: PerformOrder,
+  xl: Xl,
+  folder: string,
+): Promise<SentByHypervisor> {
+  const path = join(folder, 'image.fifo')
+  await rm(path, { force: true })
+  await promisify(execFile)('mkfifo', ['-m', '600', path])
+  // It can be opened to read before anybody writes, and ends when xl closes it.
+  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  const image = new Socket({ fd: file.fd, readable: true, writable: false })
+  const words = ['save', '-p', String(domain.domid), path]
+  const began = await begin(folder, words, ['ignore', 'ignore', 'pipe'], xl.clock)
+  try {
+    return await leaving(domain, order, xl, {
+      began,
+      image,
+      hangUp: () => image.destroy(),
+      begun: () => {},
+      through: async () => {
+        const status = await within(xl.clock, GO_MS, 'the end of xl save', began.ended)
+        if (status !== 0) throw failed(began.complaint())
+        await xl.rename(domain, migratedAway(domain.name))
+      },
+    })
+  } catch (error) {
+    await within(xl.clock, GO_MS, 'the end of xl save', began.ended).catch(began.kill)
+    // xl leaves it paused also where it had to run on.
+    const now = (await xl.domains()).find(({ domid }) => domid === domain.domid)
+    if (now?.state === 'paused') await xl.unpause(now)
+    throw error
+  } finally {
+    await rm(path, { force: true })
+  }
+}
+
+/** How long xl may take to its first byte, to one more while it has something to send, and to what follows the last. */
+const FIRST_MS = 60_000
+/** The guest is given a minute by libxl to suspend itself. */
+const NEXT_MS = 90_000
+const GO_MS = 60_000
+
+/** What the two ways of leaving have in common. */
+type Leaving = {
+  readonly began: Began
+  readonly image: Readable
+  /** xl hears no more from us: before it is through, the guest runs on. */
+  readonly hangUp: () => void
+  readonly begun: () => void
+  /** All is out and the gate is passed: makes the guest stand as one that was sent. */
+  readonly through: (pieces: () => Promise<Buffer | undefined>) => Promise<void>
+}
+
+async function leaving(
+  domain: Domain,
+  order: PerformOrder,
+  xl: Xl,
+  { began, image, hangUp, begun, through }: Leaving,
+): Promise<SentByHypervisor> {
+  const { clock } = xl
+  const pieces = piecesOf(image)
+  const gate = openPause(domain, order, xl)
+  const flow = flowOf(pieces, order, clock, gate)
+  const stop = () => {
+    flow.stop(failed('it was told to stop'))
+    hangUp()
+  }
+  order.signal.addEventListener('abort', stop, { once: true })
+  gate.refused.then(
+    (error) => {
+      flow.stop(error)
+      hangUp()
+    },
+    () => {},
+  )
+  try {
+    order.signal.throwIfAborted()
+    begun()
+    await order.send(flow.image)
+    await gate.passed()
+    const sentAt = clock.now()
+    order.signal.throwIfAborted()
+    await through(pieces)
+    return { ...gate.times(), sentAt, rounds: flow.rounds() }
+  } catch (error) {
+    hangUp()
+    await within(clock, GO_MS, 'the end of xl', began.ended).catch(began.kill)
+    order.signal.throwIfAborted()
+    const refusal = gate.refusal()
+    if (refusal !== undefined) throw refusal
+    if (error instanceof CopyFailed || !flow.hasEndedEarly()) throw error
+    throw failed(began.complaint(), error)
+  } finally {
+    order.signal.removeEventListener('abort', stop)
+    gate.close()
+    hangUp()
+  }
+}
+
+/** The image as it goes by: read to its end and no further, held back to the policy's limit, and told of. */
+function flowOf(
+  pieces: () => Promise<Buffer | undefined>,
+  order: PerformOrder,
+  clock: Clock,
+  gate: Pause,
+) {
+  const scan = imageScan()
+  const pace = makePace(clock, order.policy.bandwidthBytesPerSecond)
+  const began = clock.elapsed()
+  let sentBytes = 0
+  let toldAt = began
+  let told = 0
+  let hasEndedEarly = false
+  const progress = () => {
+    const seconds = Math.max(0.001, (clock.elapsed() - began) / 1000)
+    return {
+      round: scan.rounds(),
+      transferredBytes: sentBytes,
+      remainingBytes: 0,
+      totalBytes: sentBytes,
+      bandwidthBytesPerSecond: sentBytes / seconds,
+      dirtyBytesPerSecond: 0,
+      expectedDowntimeMs: 0,
+      throttlePercent: 0,
+    }
+  }
+  async function* flowing() {
+    while (!scan.isWhole()) {
+      const limitMs = sentBytes === 0 ? FIRST_MS : NEXT_MS
+      const piece = await within(clock, limitMs, 'more of the image', pieces())
+      hasEndedEarly = piece === undefined
+      if (piece === undefined) throw new Error('xl ended before its image did')
+      const taken = piece.subarray(0, scan.take(piece))
+      sentBytes += taken.length
+      if (scan.isPaused()) gate.isPaused()
+      if (scan.rounds() > told) {
+        told = scan.rounds()
+        order.round(progress())
+      } else if (clock.elapsed() - toldAt > SAMPLE_MS) {
+        toldAt = clock.elapsed()
+        order.progress(progress())
+      }
+      const pauseMs = gate.times().pausedAt === 0 ? pace.take(taken.length) : 0
+      if (pauseMs > 0) await clock.sleep(pauseMs, order.signal)
+      yield taken
+    }
+  }
+  const image = imageFromPieces(flowing())
+  return {
+    image,
+    stop: image.stop,
+    rounds: scan.rounds,
+    hasEndedEarly: () => hasEndedEarly,
+  }
+}
+
+const SAMPLE_MS = 1000
+
+type Pause = ReturnType<typeof openPause>
+
+/** The moment at which the guest stands still, and the gate behind it. */
+function openPause(domain: Domain, order: PerformOrder, { clock, domains }: Xl) {
+  let pausedAt = 0
+  let gatePassedAt = 0
+  let refusal: Error | undefined
+  let pass = () => {}
+  let refuse: (error: Error) => void = () => {}
+  const passed = new Promise<void>((resolve) => {
+    pass = resolve
+  })
+  const refused = new Promise<Error>((resolve) => {
+    refuse = resolve
+  })
+  const pausedSince = (at: number) => {
+    if (pausedAt !== 0) return
+    pausedAt = at
+    order.paused(at)
+    order.gate().then(
+      () => {
+        gatePassedAt = clock.now()
+        pass()
+      },
+      (error: unknown) => {
+        refusal = error instanceof Error ? error : new Error(String(error))
+        refuse(refusal)
+      },
+    )
+  }
+  const look = async () => {
+    const at = clock.now()
+    const now = (await domains()).find(({ domid }) => domid === domain.domid)
+    if (now?.state === 'suspended') pausedSince(at)
+  }
+  const close = watchStore(['@releaseDomain'], () => {
+    if (pausedAt === 0) look().catch(() => {})
+  })
+  return {
+    refused,
+    refusal: () => refusal,
+    /** @throws what the gate threw. */
+    passed: async () => {
+      await Promise.race([passed, refused])
+      if (refusal !== undefined) throw refusal
+    },
+    /** The image itself shows it. */
+    isPaused: () => pausedSince(clock.now()),
+    times: () => ({ pausedAt, gatePassedAt }),
+    close,
+  }
+}
+
+async function readGo(pieces: () => Promise<Buffer | undefined>): Promise<void> {
+  let said: Buffer = Buffer.alloc(0)
+  while (said.length < go.length) {
+    const piece = await pieces()
+    if (piece === undefined) throw failed('xl ended without its last word')
+    said = Buffer.concat([said, piece])
+  }
+  if (!said.equals(go)) throw failed(`xl said something else than "go": ${said.toString()}`)
+}
+
+const isSocket = (stream: unknown): stream is Socket => stream instanceof Socket
+
+const failed = (message: string, cause?: unknown) =>
+  new CopyFailed({ type: 'HypervisorFailed', message }, { cause })
