@@ -1,12 +1,12 @@
 import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { bundleAll } from '../../bundle.mjs'
+import { putPrograms } from '../lab/programs.ts'
 import { driverContract } from '../contract/driver.ts'
 import type { DriverHost } from '../contract/driver.ts'
 import { openFarDriver } from '../lab/xen-driver.ts'
 import { describeXenGuest, lastCount } from '../lab/xen-guest.ts'
-import { openXenHosts } from '../lab/xen-hosts.ts'
+import { LOOK_EVERY_MS, openXenHosts } from '../lab/xen-hosts.ts'
 import { until } from '../until.ts'
 
 const names = ['source', 'target'] as const
@@ -17,7 +17,7 @@ driverContract('xen', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
   const [programs, definitions] = [join(folder, 'programs'), join(folder, 'vms')]
   await mkdir(definitions)
-  await bundleAll(['test/lab/xen-seat.ts'], programs)
+  await putPrograms(['test/lab/xen-seat.ts'], programs)
   const hosts = await openXenHosts(folder, names)
   const host = async (name: string): Promise<DriverHost> => {
     const { driver, crash } = await openFarDriver(hosts, name, { programs, definitions })
@@ -29,7 +29,12 @@ driverContract('xen', async () => {
     const start = async (vm: string) => {
       const begun = await driver.start(vm)
       if ('refusal' in begun) return begun
-      await until(`${vm} to count`, async () => (await memory(vm)).sweeps > 0, PATIENCE_MS)
+      await until(
+        `${vm} to count`,
+        async () => (await memory(vm)).sweeps > 0,
+        PATIENCE_MS,
+        LOOK_EVERY_MS,
+      )
       return begun
     }
     return { driver: () => ({ ...driver, start }), crash, memory }
@@ -39,6 +44,7 @@ driverContract('xen', async () => {
     return {
       source,
       target,
+      lookEveryMs: LOOK_EVERY_MS,
       define: async (vm) => {
         // There is room for one at a time.
         for (const name of names) {
@@ -54,6 +60,7 @@ driverContract('xen', async () => {
     }
   } catch (error) {
     await hosts.close()
+    await rm(folder, { recursive: true })
     throw error
   }
 })

@@ -7,7 +7,7 @@ import { imageFromPieces } from '@ferry/host-agent/transfer/image'
 import { until } from '../until.ts'
 import { openSeat } from './seat-frames.ts'
 import type { Seat, Trouble, Word } from './seat-frames.ts'
-import { SEAT_PORT } from './xen-hosts.ts'
+import { LOOK_EVERY_MS, SEAT_PORT } from './xen-hosts.ts'
 import type { XenHosts } from './xen-hosts.ts'
 
 /** Ferry's driver for Xen in a host's dom0, called from here; and its process, which can be killed. */
@@ -35,6 +35,7 @@ export async function openFarDriver(
           () => false,
         ),
       COME_UP_MS,
+      LOOK_EVERY_MS,
     )
   }
   const call = async (name: string, words: readonly unknown[], more: Calling = {}) => {

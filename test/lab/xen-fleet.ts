@@ -1,14 +1,16 @@
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
+import { isEnded } from '@ferry/events/phases'
 import type { MigrationView } from '@ferry/schemas/view'
-import { bundleAll } from '../../bundle.mjs'
+
 import { withLab } from '../real/lab.ts'
 import type { Lab } from '../real/lab.ts'
 import { until } from '../until.ts'
+import { putPrograms } from './programs.ts'
 import { describeXenGuest, lastCount } from './xen-guest.ts'
 import type { XenKind } from './xen-guest.ts'
-import { OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
+import { LOOK_EVERY_MS, OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
 import type { XenHosts } from './xen-hosts.ts'
 
 export const racks = ['rack1', 'rack2'] as const
@@ -35,6 +37,9 @@ export type XenFleet = {
 }
 
 export const PATIENCE_MS = 300_000
+const ENDED_MS = 900_000
+/** Nothing here is as fast as on iron: what a policy allows has to be as slow. */
+export const patient = { downtimeMs: 120_000, attempts: 6 }
 const ROOT = join(import.meta.dirname, '..', '..')
 const PORT = 7100
 
@@ -57,7 +62,7 @@ export async function withXenFleet(work: (fleet: XenFleet) => Promise<void>): Pr
 async function openFleet(lab: Lab, hosts: XenHosts): Promise<XenFleet> {
   const programs = join(lab.folder, 'programs')
   const definitions = join(lab.folder, 'vms')
-  await bundleAll(['ferry.ts', 'host-agent/mover/process.ts'], programs)
+  await putPrograms(['ferry.ts', 'host-agent/mover/process.ts'], programs)
   const mover = join(ROOT, 'host-agent', 'mover', 'mover.mjs')
   const program = `import ${JSON.stringify(join(programs, 'host-agent/mover/process.mjs'))}`
   const startAgent = async (rack: Rack) => {
@@ -84,7 +89,7 @@ async function openFleet(lab: Lab, hosts: XenHosts): Promise<XenFleet> {
   }
   const areAlive = async () =>
     (await lab.fleet()).hosts.filter(({ isAlive }) => isAlive).length === racks.length
-  await until('the agents to be alive', areAlive, PATIENCE_MS)
+  await until('the agents to be alive', areAlive, PATIENCE_MS, LOOK_EVERY_MS)
 
   const domains = async () => {
     const lists = await Promise.all(racks.map((rack) => hosts.shell(rack, LIST)))
@@ -98,9 +103,9 @@ async function openFleet(lab: Lab, hosts: XenHosts): Promise<XenFleet> {
     domains,
     start: async (vm, kind) => {
       await writeFile(join(definitions, `${vm}.cfg`), describeXenGuest(vm, kind))
-      await lab.start(vm, 'rack1')
+      await lab.start(vm, 'rack1', PATIENCE_MS)
       const hasCounted = async () => ((await lastCount(hosts, 'rack1', vm))?.count ?? 0) > 2
-      await until(`${vm} to count`, hasCounted, PATIENCE_MS)
+      await until(`${vm} to count`, hasCounted, PATIENCE_MS, LOOK_EVERY_MS)
     },
     agent: (rack) => ({
       start: () => startAgent(rack),
@@ -117,20 +122,24 @@ async function openFleet(lab: Lab, hosts: XenHosts): Promise<XenFleet> {
             guest.vm === vm &&
             guest.copies.some(({ host, state }) => host === other(target) && state === 'running'),
         )
-      await until(`${vm} to be known as running`, isKnown, PATIENCE_MS)
+      await until(`${vm} to be known as running`, isKnown, PATIENCE_MS, LOOK_EVERY_MS)
       const answer = await lab.migrate({ request, vm, target, policy })
       assert.ok(answer.accepted, JSON.stringify(answer))
     },
-    ended: (request) => lab.ended(request, PATIENCE_MS),
+    ended: async (request) => {
+      const hasEnded = async () => isEnded((await lab.status(request)).phase)
+      await until(`${request} to end`, hasEnded, ENDED_MS, LOOK_EVERY_MS)
+      return lab.status(request)
+    },
     onlyOn: async (rack, vm) => {
       const isAlone = async () => {
         const there = await domains()
         return there[rack] === `${vm} running` && there[other(rack)] === ''
       }
-      await until(`${vm} to be on ${rack} only`, isAlone, PATIENCE_MS)
+      await until(`${vm} to be on ${rack} only`, isAlone, PATIENCE_MS, LOOK_EVERY_MS)
       const before = counts.get(vm) ?? 0
       const goesOn = async () => ((await lastCount(hosts, rack, vm))?.count ?? 0) > before
-      await until(`${vm} to go on`, goesOn, PATIENCE_MS)
+      await until(`${vm} to go on`, goesOn, PATIENCE_MS, LOOK_EVERY_MS)
       const seen = await lastCount(hosts, rack, vm)
       assert.is(seen?.fault, undefined)
       counts.set(vm, seen?.count ?? before)

@@ -49,6 +49,8 @@ type Host = {
 const COME_UP_MS = 240_000
 const SAY_MS = 180_000
 const LOOK_MS = 5000
+/** A dom0 that is asked again and again has no time for anything else. */
+export const LOOK_EVERY_MS = 1500
 
 /** @param folder lies in the dom0s as well, and keeps each host's console and disk. */
 export async function openXenHosts(folder: string, names: readonly string[]): Promise<XenHosts> {
@@ -91,6 +93,7 @@ export async function openXenHosts(folder: string, names: readonly string[]): Pr
           return (await shell(name, 'cat /run/lab.ready', LOOK_MS).catch(() => nothing)).code === 0
         },
         COME_UP_MS,
+        LOOK_EVERY_MS,
       )
   } catch (error) {
     const consoles = await Promise.all(names.map((name) => consoleOf(folder, name)))

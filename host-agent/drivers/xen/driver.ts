@@ -62,9 +62,7 @@ export function xenDriver(settings: XenSettings): Driver {
     return neededBytes > freeBytes ? { type: 'NotEnoughMemory', neededBytes, freeBytes } : undefined
   }
 
-  async function begun(vm: string, domid: number): Promise<Begun> {
-    const config = await configOf(domid)
-    if (config === undefined) return { refusal: { type: 'GuestGone', vm } }
+  const begun = (config: Config): Begun => {
     const needs = needsOf(config)
     const disks = (config.disks ?? []).flatMap(({ pdev_path: path }) => path ?? [])
     const memoryMiB = Math.ceil(needs.memoryBytes / MEBIBYTE)
@@ -72,7 +70,12 @@ export function xenDriver(settings: XenSettings): Driver {
     return { needs, definition: JSON.stringify(definition) }
   }
 
-  const refusalToLeave = async (vm: string, domid: number): Promise<HostRefusal | undefined> => {
+  const started = async (vm: string, domid: number): Promise<Begun> => {
+    const config = await configOf(domid)
+    return config === undefined ? { refusal: { type: 'GuestGone', vm } } : begun(config)
+  }
+
+  const refusalToLeave = async (vm: string, config: Config): Promise<HostRefusal | undefined> => {
     if (!facts.canResume)
       return {
         type: 'CapabilityMissing',
@@ -80,8 +83,9 @@ export function xenDriver(settings: XenSettings): Driver {
         hypervisor: `Ferry on Xen ${facts.hypervisor.hypervisorVersion}`,
       }
     if (await isAutomatic(startsByItself, vm)) return { type: 'StartsByItself', vm }
-    const devices = (await configOf(domid))?.pcidevs ?? []
-    return devices.length > 0 ? failed('a guest with devices of its host cannot leave') : undefined
+    return (config.pcidevs ?? []).length > 0
+      ? failed('a guest with devices of its host cannot leave')
+      : undefined
   }
 
   return {
@@ -91,7 +95,7 @@ export function xenDriver(settings: XenSettings): Driver {
     start: async (vm) => {
       const here = await look(vm)
       if (here?.domain !== undefined && here.state === 'running')
-        return begun(vm, here.domain.domid)
+        return started(vm, here.domain.domid)
       if (here !== undefined)
         return { refusal: { type: 'GuestAlreadyHere', vm, state: here.state } }
       // A name with a slash would leave the folder.
@@ -108,7 +112,7 @@ export function xenDriver(settings: XenSettings): Driver {
       const domain = (await look(vm))?.domain
       return domain === undefined
         ? { refusal: failed('it ended while it started') }
-        : begun(vm, domain.domid)
+        : started(vm, domain.domid)
     },
 
     begin: async (vm) => {
@@ -116,8 +120,10 @@ export function xenDriver(settings: XenSettings): Driver {
       if (here?.domain === undefined) return { refusal: { type: 'GuestGone', vm } }
       if (here.state !== 'running')
         return { refusal: { type: 'GuestNotRunning', vm, state: here.state } }
-      const refusal = await refusalToLeave(vm, here.domain.domid)
-      return refusal === undefined ? begun(vm, here.domain.domid) : { refusal }
+      const config = await configOf(here.domain.domid)
+      if (config === undefined) return { refusal: { type: 'GuestGone', vm } }
+      const refusal = await refusalToLeave(vm, config)
+      return refusal === undefined ? begun(config) : { refusal }
     },
 
     prepare: async ({ vm, migration, attempt, definition: text }) => {

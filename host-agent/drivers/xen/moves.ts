@@ -58,9 +58,10 @@ export function xenMoves(xl: Xl, notes: Notes): Moves {
       const config = (await xl.configs()).get(here.domain.domid)
       if (config === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
       const { machine, memoryBytes } = needsOf(config)
-      if (machine !== 'pv') return performLive(here.domain, order, xl, folder)
+      const leaver = { domain: here.domain, memoryBytes }
+      if (machine !== 'pv') return performLive(leaver, order, xl, folder)
       checkDowntime(memoryBytes, order.policy)
-      return performStill(here.domain, order, xl, folder)
+      return performStill(leaver, order, xl, folder)
     },
 
     receive: async (vm, order) => {
@@ -92,7 +93,8 @@ export function xenMoves(xl: Xl, notes: Notes): Moves {
       if ((await look(vm))?.domain === undefined) return undefined
       await quiet(vm)
       const here = await look(vm)
-      if (here?.domain === undefined) return undefined
+      // One that has crashed, or shut itself down, is no guest any more.
+      if (here?.domain === undefined || here.domain.state === 'ended') return undefined
       const { domain } = here
       const wasPaused = here.state !== 'running'
       // First: one that runs under the other name would look as if it had been sent.

@@ -5,18 +5,19 @@ import { Socket } from 'node:net'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { promisify } from 'node:util'
-import { within } from '@ferry/events/clock'
+import { Overdue, within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
 import { imageFromPieces } from '../../transfer/image.ts'
 import { makePace } from '../../transfer/pace.ts'
 import { banner, go, migratedAway, ready } from './handshake.ts'
-import { imageScan } from './image-scan.ts'
+import { ImageInvalid, imageScan } from './image-scan.ts'
 import type { Domain } from './listing.ts'
 import { begin, piecesOf } from './other-end.ts'
 import type { Began } from './other-end.ts'
 import { watchStore } from './store.ts'
+import { XlFailed } from './xl.ts'
 import type { Xl } from './xl.ts'
 
 /**
@@ -30,7 +31,7 @@ import type { Xl } from './xl.ts'
  * on no process.
  */
 export async function performLive(
-  domain: Domain,
+  { domain, memoryBytes }: Leaver,
   order: PerformOrder,
   xl: Xl,
   folder: string,
@@ -45,6 +46,7 @@ export async function performLive(
     answers.destroy()
   }
   return leaving(domain, order, xl, {
+    memoryBytes,
     began,
     image,
     hangUp,
@@ -65,7 +67,7 @@ const RELAY = 'cat <&4 3>&- 4>&- & exec cat >&3 3>&- 4>&-'
  * bytes are the same, so the target need not know.
  */
 export async function performStill(
-  domain: Domain,
+  { domain, memoryBytes }: Leaver,
   order: PerformOrder,
   xl: Xl,
   folder: string,
@@ -80,6 +82,7 @@ export async function performStill(
   const began = await begin(folder, words, ['ignore', 'ignore', 'pipe'], xl.clock)
   try {
     return await leaving(domain, order, xl, {
+      memoryBytes,
       began,
       image,
       hangUp: () => image.destroy(),
@@ -101,6 +104,8 @@ export async function performStill(
   }
 }
 
+export type Leaver = { readonly domain: Domain; readonly memoryBytes: number }
+
 /** How long xl may take to its first byte, to one more while it has something to send, and to what follows the last. */
 const FIRST_MS = 60_000
 /** The guest is given a minute by libxl to suspend itself. */
@@ -109,6 +114,7 @@ const GO_MS = 60_000
 
 /** What the two ways of leaving have in common. */
 type Leaving = {
+  readonly memoryBytes: number
   readonly began: Began
   readonly image: Readable
   /** xl hears no more from us: before it is through, the guest runs on. */
@@ -122,12 +128,12 @@ async function leaving(
   domain: Domain,
   order: PerformOrder,
   xl: Xl,
-  { began, image, hangUp, begun, through }: Leaving,
+  { memoryBytes, began, image, hangUp, begun, through }: Leaving,
 ): Promise<SentByHypervisor> {
   const { clock } = xl
   const pieces = piecesOf(image)
   const gate = openPause(domain, order, xl)
-  const flow = flowOf(pieces, order, clock, gate)
+  const flow = flowOf(pieces, memoryBytes, order, clock, gate)
   const stop = () => {
     flow.stop(failed('it was told to stop'))
     hangUp()
@@ -155,8 +161,9 @@ async function leaving(
     order.signal.throwIfAborted()
     const refusal = gate.refusal()
     if (refusal !== undefined) throw refusal
-    if (error instanceof CopyFailed || !flow.hasEndedEarly()) throw error
-    throw failed(began.complaint(), error)
+    if (flow.hasEndedEarly() && !(error instanceof CopyFailed))
+      throw failed(began.complaint(), error)
+    throw isXl(error) ? failed(error.message, error) : error
   } finally {
     order.signal.removeEventListener('abort', stop)
     gate.close()
@@ -167,6 +174,7 @@ async function leaving(
 /** The image as it goes by: read to its end and no further, held back to the policy's limit, and told of. */
 function flowOf(
   pieces: () => Promise<Buffer | undefined>,
+  memoryBytes: number,
   order: PerformOrder,
   clock: Clock,
   gate: Pause,
@@ -183,8 +191,9 @@ function flowOf(
     return {
       round: scan.rounds(),
       transferredBytes: sentBytes,
-      remainingBytes: 0,
-      totalBytes: sentBytes,
+      // Behind the first round nobody outside Xen knows what has changed since.
+      remainingBytes: scan.rounds() > 1 ? 0 : Math.max(0, memoryBytes - sentBytes),
+      totalBytes: Math.max(memoryBytes, sentBytes),
       bandwidthBytesPerSecond: sentBytes / seconds,
       dirtyBytesPerSecond: 0,
       expectedDowntimeMs: 0,
@@ -253,13 +262,20 @@ function openPause(domain: Domain, order: PerformOrder, { clock, domains }: Xl) 
       },
     )
   }
+  let isLooking = false
   const look = async () => {
-    const at = clock.now()
-    const now = (await domains()).find(({ domid }) => domid === domain.domid)
-    if (now?.state === 'suspended') pausedSince(at)
+    isLooking = true
+    try {
+      const at = clock.now()
+      const now = (await domains()).find(({ domid }) => domid === domain.domid)
+      if (now?.state === 'suspended') pausedSince(at)
+    } finally {
+      isLooking = false
+    }
   }
+  // One that is missed here is seen in the image.
   const close = watchStore(['@releaseDomain'], () => {
-    if (pausedAt === 0) look().catch(() => {})
+    if (pausedAt === 0 && !isLooking) look().catch(() => {})
   })
   return {
     refused,
@@ -285,6 +301,10 @@ async function readGo(pieces: () => Promise<Buffer | undefined>): Promise<void> 
   }
   if (!said.equals(go)) throw failed(`xl said something else than "go": ${said.toString()}`)
 }
+
+/** It is silent, or says what it should not. */
+const isXl = (error: unknown): error is Error =>
+  error instanceof Overdue || error instanceof ImageInvalid || error instanceof XlFailed
 
 const isSocket = (stream: unknown): stream is Socket => stream instanceof Socket
 
