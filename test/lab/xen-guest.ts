@@ -17,20 +17,27 @@ on_crash = "preserve"
 export type Count = { readonly count: number; readonly upS: number; readonly fault?: string }
 
 /** All that it has said on this host, in the order of its counts. */
-export async function countsOf({ shell }: XenHosts, host: string, vm: string): Promise<Count[]> {
+export async function countsOf(hosts: XenHosts, host: string, vm: string): Promise<Count[]> {
   const logs = ['', '--incoming', '--migratedaway'].map((end) => `guest-${vm}${end}.log`).join(' ')
-  const { text } = await shell(host, `cd /var/log/xen/console; cat ${logs} 2> /dev/null | sort`)
-  const counts: Count[] = []
-  for (const [, count, up, memory] of text.matchAll(/count (\d+) up ([\d.]+) memory (\w+)/g)) {
-    const fault = memory === 'right' ? {} : { fault: `its memory is ${memory}` }
-    counts.push({ count: Number(count), upS: Number(up), ...fault })
-  }
+  const counts = countsIn(await said(hosts, host, logs))
   return counts.toSorted((one, another) => one.count - another.count)
 }
 
-/** @returns undefined for one that has not said anything on this host. */
+/** What was said last on this host, by one guest or by any. @returns undefined where nothing was. */
 export const lastCount = async (
   hosts: XenHosts,
   host: string,
-  vm: string,
-): Promise<Count | undefined> => (await countsOf(hosts, host, vm)).at(-1)
+  vm = '*',
+): Promise<Count | undefined> =>
+  countsIn(await said(hosts, host, `guest-${vm}.log guest-${vm}--incoming.log`)).at(-1)
+
+/** Each line begins with the moment at which it was said. */
+const said = async ({ shell }: XenHosts, host: string, logs: string): Promise<string> =>
+  (await shell(host, `cd /var/log/xen/console; cat ${logs} 2> /dev/null | sort -u`)).text
+
+const countsIn = (text: string): Count[] =>
+  [...text.matchAll(/count (\d+) up ([\d.]+) memory (\w+)/g)].map(([, count, up, memory]) => ({
+    count: Number(count),
+    upS: Number(up),
+    ...(memory === 'right' ? {} : { fault: `its memory is ${memory}` }),
+  }))

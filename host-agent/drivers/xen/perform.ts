@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process'
-import { constants } from 'node:fs'
-import { open, rm } from 'node:fs/promises'
+import { constants, open } from 'node:fs'
+import { rm } from 'node:fs/promises'
 import { Socket } from 'node:net'
 import { join } from 'node:path'
 import type { Readable } from 'node:stream'
@@ -76,8 +76,8 @@ export async function performStill(
   await rm(path, { force: true })
   await promisify(execFile)('mkfifo', ['-m', '600', path])
   // It can be opened to read before anybody writes, and ends when xl closes it.
-  const file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK)
-  const image = new Socket({ fd: file.fd, readable: true, writable: false })
+  const fd = await promisify(open)(path, constants.O_RDONLY | constants.O_NONBLOCK)
+  const image = new Socket({ fd, readable: true, writable: false })
   const words = ['save', '-p', String(domain.domid), path]
   const began = await begin(folder, words, ['ignore', 'ignore', 'pipe'], xl.clock)
   try {

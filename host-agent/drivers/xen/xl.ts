@@ -25,7 +25,7 @@ export class XlFailed extends Error {
   override readonly name = 'XlFailed'
 }
 
-const ANSWER_MS = 30_000
+const ANSWER_MS = 60_000
 /** It waits for the guest's disks and network cards, and for its turn: one guest is made at a time. */
 const CREATE_MS = 120_000
 
