@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { PATIENCE_MS, patient, withXenFleet } from '../lab/xen-fleet.ts'
+import { ENDED_MS, PATIENCE_MS, patient, withXenFleet } from '../lab/xen-fleet.ts'
 import { describeXenGuest, lastCount } from '../lab/xen-guest.ts'
 import { LOOK_EVERY_MS } from '../lab/xen-hosts.ts'
 import { migrateWithXl } from '../lab/xen-relay.ts'
@@ -34,7 +34,7 @@ test('the source of plain xl looks the same for a guest that runs and for one th
     })
 
     await start('web1', 'pvh')
-    const committed = lab.event('the verdict', ({ type }) => type === 'Committed', PATIENCE_MS)
+    const committed = lab.event('the verdict', ({ type }) => type === 'Committed', ENDED_MS)
     await move('go', 'web1', 'rack2', patient)
     await committed
     await agent('rack2').kill()
@@ -45,7 +45,7 @@ test('the source of plain xl looks the same for a guest that runs and for one th
 
     await move('report', 'web1', 'rack1', patient)
     const runs = async () => / running/.test((await domains()).rack1)
-    await until('web1 to run on the target', runs, PATIENCE_MS, LOOK_EVERY_MS)
+    await until('web1 to run on the target', runs, ENDED_MS, LOOK_EVERY_MS)
     await killMover('rack1', 'web1').catch(() => {})
     await agent('rack1').kill()
     await agent('rack1').start()

@@ -28,9 +28,7 @@ test('moves there and back while it runs (PVH), or standing still (PV), and ever
     for (const request of ['there', 'back', 'there-again']) {
       at = other(at)
       await move(request, 'web1', at, patient)
-      const { phase, attempt } = await ended(request)
-      assert.is(phase, 'completed')
-      assert.is(attempt, 1)
+      assert.is((await ended(request)).phase, 'completed')
       await onlyOn(at, 'web1')
     }
     await countedOnce(fleet, 'web1', 3)

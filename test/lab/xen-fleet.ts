@@ -37,7 +37,7 @@ export type XenFleet = {
 }
 
 export const PATIENCE_MS = 300_000
-const ENDED_MS = 900_000
+export const ENDED_MS = 900_000
 /** Nothing here is as fast as on iron: what a policy allows has to be as slow. */
 export const patient = { downtimeMs: 120_000, attempts: 20 }
 const ROOT = join(import.meta.dirname, '..', '..')

@@ -1,7 +1,7 @@
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Event } from '@ferry/schemas/event'
-import { PATIENCE_MS, other, patient, withXenFleet } from './xen-fleet.ts'
+import { ENDED_MS, other, patient, withXenFleet } from './xen-fleet.ts'
 import type { Rack, XenFleet } from './xen-fleet.ts'
 
 /** Who is killed with SIGKILL, as soon as the log says a word. */
@@ -9,8 +9,8 @@ export type Killing = {
   readonly who: 'agent' | 'mover' | 'agent and mover'
   readonly of: 'source' | 'target'
   readonly at: Event['type']
-  /** In which attempts the guest may arrive. */
-  readonly attempts: readonly number[]
+  /** The guest arrives in this attempt, or in a later one: on hosts that are so slow an attempt may fail by itself. */
+  readonly from: 1 | 2
 }
 
 /** One guest is sent to and fro on the same two hosts, and somebody is killed on every way. */
@@ -25,7 +25,7 @@ export function killings(name: string, all: readonly Killing[]): void {
         const began = performance.now()
         await killed(`m${nth + 1}`, each, target, fleet)
         const seconds = Math.round((performance.now() - began) / 1000)
-        console.log(`${each.who} of the ${each.of} at ${each.at}: ${seconds} s`)
+        console.log(`${each.who} of the ${each.of} killed at ${each.at}: there after ${seconds} s`)
       }
     }))
   test.run()
@@ -33,7 +33,7 @@ export function killings(name: string, all: readonly Killing[]): void {
 
 async function killed(
   request: string,
-  { who, of, at, attempts }: Killing,
+  { who, of, at, from }: Killing,
   target: Rack,
   fleet: XenFleet,
 ): Promise<void> {
@@ -41,7 +41,7 @@ async function killed(
   const rack = of === 'target' ? target : other(target)
   const isIt = (event: Event) =>
     event.type === at && 'migration' in event && event.migration === request
-  const said = lab.event(at, isIt, PATIENCE_MS)
+  const said = lab.event(at, isIt, ENDED_MS)
   await move(request, 'web1', target, patient)
   await said
   if (who !== 'mover') await agent(rack).kill()
@@ -49,6 +49,6 @@ async function killed(
   if (who !== 'mover') await agent(rack).start()
   const { phase, attempt } = await ended(request)
   assert.is(phase, 'completed')
-  assert.ok(attempts.includes(attempt ?? 0), `it arrived in attempt ${attempt}`)
+  assert.ok((attempt ?? 0) >= from, `it arrived in attempt ${attempt}`)
   await onlyOn(target, 'web1')
 }
