@@ -6,17 +6,15 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { promisify } from 'node:util'
 import { Overdue, within } from '@ferry/events/clock'
-import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
-import { imageFromPieces } from '../../transfer/image.ts'
-import { makePace } from '../../transfer/pace.ts'
+import { flowOf } from './flow.ts'
 import { banner, go, migratedAway, ready } from './handshake.ts'
-import { ImageInvalid, imageScan } from './image-scan.ts'
+import { ImageInvalid } from './image-scan.ts'
 import type { Domain } from './listing.ts'
 import { begin, piecesOf } from './other-end.ts'
 import type { Began } from './other-end.ts'
-import { watchStore } from './store.ts'
+import { openPause } from './pause.ts'
 import { XlFailed } from './xl.ts'
 import type { Xl } from './xl.ts'
 
@@ -106,10 +104,7 @@ export async function performStill(
 
 export type Leaver = { readonly domain: Domain; readonly memoryBytes: number }
 
-/** How long xl may take to its first byte, to one more while it has something to send, and to what follows the last. */
-const FIRST_MS = 60_000
-/** The guest is given a minute by libxl to suspend itself. */
-const NEXT_MS = 90_000
+/** How long xl may take to what follows its last byte. */
 const GO_MS = 60_000
 
 /** What the two ways of leaving have in common. */
@@ -168,127 +163,6 @@ async function leaving(
     order.signal.removeEventListener('abort', stop)
     gate.close()
     hangUp()
-  }
-}
-
-/** The image as it goes by: read to its end and no further, held back to the policy's limit, and told of. */
-function flowOf(
-  pieces: () => Promise<Buffer | undefined>,
-  memoryBytes: number,
-  order: PerformOrder,
-  clock: Clock,
-  gate: Pause,
-) {
-  const scan = imageScan()
-  const pace = makePace(clock, order.policy.bandwidthBytesPerSecond)
-  const began = clock.elapsed()
-  let sentBytes = 0
-  let toldAt = began
-  let told = 0
-  let hasEndedEarly = false
-  const progress = () => {
-    const seconds = Math.max(0.001, (clock.elapsed() - began) / 1000)
-    return {
-      round: scan.rounds(),
-      transferredBytes: sentBytes,
-      // Behind the first round nobody outside Xen knows what has changed since.
-      remainingBytes: scan.rounds() > 1 ? 0 : Math.max(0, memoryBytes - sentBytes),
-      totalBytes: Math.max(memoryBytes, sentBytes),
-      bandwidthBytesPerSecond: sentBytes / seconds,
-      dirtyBytesPerSecond: 0,
-      expectedDowntimeMs: 0,
-      throttlePercent: 0,
-    }
-  }
-  async function* flowing() {
-    while (!scan.isWhole()) {
-      const limitMs = sentBytes === 0 ? FIRST_MS : NEXT_MS
-      const piece = await within(clock, limitMs, 'more of the image', pieces())
-      hasEndedEarly = piece === undefined
-      if (piece === undefined) throw new Error('xl ended before its image did')
-      const taken = piece.subarray(0, scan.take(piece))
-      sentBytes += taken.length
-      if (scan.isPaused()) gate.isPaused()
-      if (scan.rounds() > told) {
-        told = scan.rounds()
-        order.round(progress())
-      } else if (clock.elapsed() - toldAt > SAMPLE_MS) {
-        toldAt = clock.elapsed()
-        order.progress(progress())
-      }
-      const pauseMs = gate.times().pausedAt === 0 ? pace.take(taken.length) : 0
-      if (pauseMs > 0) await clock.sleep(pauseMs, order.signal)
-      yield taken
-    }
-  }
-  const image = imageFromPieces(flowing())
-  return {
-    image,
-    stop: image.stop,
-    rounds: scan.rounds,
-    hasEndedEarly: () => hasEndedEarly,
-  }
-}
-
-const SAMPLE_MS = 1000
-
-type Pause = ReturnType<typeof openPause>
-
-/** The moment at which the guest stands still, and the gate behind it. */
-function openPause(domain: Domain, order: PerformOrder, { clock, domains }: Xl) {
-  let pausedAt = 0
-  let gatePassedAt = 0
-  let refusal: Error | undefined
-  let pass = () => {}
-  let refuse: (error: Error) => void = () => {}
-  const passed = new Promise<void>((resolve) => {
-    pass = resolve
-  })
-  const refused = new Promise<Error>((resolve) => {
-    refuse = resolve
-  })
-  const pausedSince = (at: number) => {
-    if (pausedAt !== 0) return
-    pausedAt = at
-    order.paused(at)
-    order.gate().then(
-      () => {
-        gatePassedAt = clock.now()
-        pass()
-      },
-      (error: unknown) => {
-        refusal = error instanceof Error ? error : new Error(String(error))
-        refuse(refusal)
-      },
-    )
-  }
-  let isLooking = false
-  const look = async () => {
-    isLooking = true
-    try {
-      const at = clock.now()
-      const now = (await domains()).find(({ domid }) => domid === domain.domid)
-      if (now?.state === 'suspended') pausedSince(at)
-    } finally {
-      isLooking = false
-    }
-  }
-  // One that is missed here is seen in the image.
-  const close = watchStore(['@releaseDomain'], () => {
-    if (pausedAt === 0 && !isLooking) look().catch(() => {})
-  })
-  return {
-    refused,
-    refusal: () => refusal,
-    /** @throws what the gate threw. */
-    passed: async () => {
-      await Promise.race([passed, refused])
-      if (refusal !== undefined) throw refusal
-    },
-    /** The image itself shows it. */
-    isPaused: () => pausedSince(clock.now()),
-    times: () => ({ pausedAt, gatePassedAt }),
-    close,
   }
 }
 
