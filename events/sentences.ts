@@ -88,7 +88,7 @@ export function hostRefusalSentence(refusal: HostRefusal): string {
     case 'GuestNotRunning':
       return `${refusal.vm} is ${refusal.state}`
     case 'StartsByItself':
-      return `libvirt starts ${refusal.vm} by itself when its host comes up, wherever it runs by then: \`virsh autostart --disable ${refusal.vm}\``
+      return `its host starts ${refusal.vm} by itself when it comes up, wherever it runs by then: take that away first (libvirt: \`virsh autostart --disable ${refusal.vm}\`; Xen: its file in /etc/xen/auto)`
     case 'DiskMissing':
       return `the disk ${refusal.path} is not there`
     case 'DiskMismatch':

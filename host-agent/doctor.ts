@@ -10,8 +10,10 @@ import { systemClock } from '@ferry/events/clock'
 import { checkDepth } from './folders.ts'
 import { VmFile } from './drivers/qemu/definition.ts'
 import { LibvirtMissing, probeLibvirt } from './drivers/libvirt/probe.ts'
+import { XenMissing, probeXen } from './drivers/xen/probe.ts'
+import { openXl } from './drivers/xen/xl.ts'
 import { QemuMissing, neededCapabilities, probeQemu } from './drivers/qemu/probe.ts'
-import { libvirtPlaces, readHostFile } from './settings.ts'
+import { libvirtPlaces, readHostFile, xenPlaces } from './settings.ts'
 import type { HostFile } from './settings.ts'
 
 /** What a host needs to be an agent's: its hypervisor, and with its `host.json` its ports, storage and definitions. */
@@ -32,6 +34,8 @@ async function checkHypervisor(settings: HostFile): Promise<Check[]> {
       return checkQemu(settings.qemu?.binary ?? 'qemu-system-x86_64')
     case 'libvirt':
       return checkLibvirt(libvirtPlaces(settings).socket)
+    case 'xen':
+      return checkXen(xenPlaces(settings).resumer)
     case 'simulated':
       return []
   }
@@ -63,6 +67,26 @@ async function checkLibvirt(socket: string): Promise<Check[]> {
         'Start it, and run the agent as root.',
       ),
     ]
+  }
+}
+
+async function checkXen(resumer: string): Promise<Check[]> {
+  try {
+    const xl = openXl({ clock: systemClock, resumer })
+    const { hypervisor, canResume } = await probeXen({ xl, resumer })
+    return [
+      good('Xen', `${hypervisor.hypervisorVersion}, guests of ${hypervisor.machines.join(', ')}`),
+      canResume
+        ? good('xen-resume', resumer)
+        : bad(
+            'xen-resume',
+            `${resumer} is missing`,
+            'Guests may not leave without it: compile host-agent/drivers/xen/resume.c.',
+          ),
+    ]
+  } catch (error) {
+    if (!(error instanceof XenMissing)) throw error
+    return [bad('Xen', error.message, 'Run the agent as root in dom0.')]
   }
 }
 

@@ -16,9 +16,13 @@ import { probeLibvirt } from './drivers/libvirt/probe.ts'
 import { qemuDriver } from './drivers/qemu/driver.ts'
 import { probeQemu } from './drivers/qemu/probe.ts'
 import { simulatedDriver } from './drivers/simulated/driver.ts'
+import { xenDriver } from './drivers/xen/driver.ts'
+import { openNotes } from './drivers/xen/notes.ts'
+import { probeXen } from './drivers/xen/probe.ts'
+import { openXl } from './drivers/xen/xl.ts'
 import { hostKey } from './keys.ts'
 import { lockDirectory } from './lock.ts'
-import { libvirtPlaces } from './settings.ts'
+import { libvirtPlaces, xenPlaces } from './settings.ts'
 import type { HostFile } from './settings.ts'
 import { tlsWire } from './transfer/tls-wire.ts'
 
@@ -92,6 +96,15 @@ async function driverOf(settings: HostFile): Promise<Driver> {
       const places = libvirtPlaces(settings)
       const facts = await probeLibvirt({ ...places, memoryBytes, clock: systemClock })
       return libvirtDriver({ ...places, definitions, facts, clock: systemClock })
+    }
+    case 'xen': {
+      const { resumer, guests } = xenPlaces(settings)
+      const xl = openXl({ clock: systemClock, resumer })
+      // What dom0 sees of the memory is its own.
+      const limit = memoryMiB === undefined ? {} : { memoryBytes }
+      const facts = await probeXen({ xl, resumer, ...limit })
+      const startsByItself = '/etc/xen/auto'
+      return xenDriver({ xl, notes: openNotes(guests), definitions, startsByItself, facts })
     }
     case 'qemu': {
       const { binary = 'qemu-system-x86_64', accelerators = 'auto' } = qemu

@@ -26,7 +26,12 @@ export const HostFile = Type.Object(
     stateDirectory: Type.String({ minLength: 1 }),
     /** The definitions of this host's guests, `<name>.json` each. */
     definitions: Type.String({ minLength: 1 }),
-    driver: Type.Union([Type.Literal('qemu'), Type.Literal('libvirt'), Type.Literal('simulated')]),
+    driver: Type.Union([
+      Type.Literal('qemu'),
+      Type.Literal('libvirt'),
+      Type.Literal('xen'),
+      Type.Literal('simulated'),
+    ]),
     /** Where images arrive. Port 0: any free one. */
     listen: Endpoint,
     /** What other hosts call that, where it is something else. */
@@ -42,6 +47,15 @@ export const HostFile = Type.Object(
           socket: Type.Optional(Type.String({ minLength: 1 })),
           /** Where its QEMUs listen for images. */
           images: Type.Optional(Type.String({ minLength: 1 })),
+        },
+        strict,
+      ),
+    ),
+    xen: Type.Optional(
+      Type.Object(
+        {
+          /** Ferry's own helper, which lets a suspended guest run on (`drivers/xen/resume.c`). */
+          resume: Type.Optional(Type.String({ minLength: 1 })),
         },
         strict,
       ),
@@ -70,6 +84,12 @@ export type HostFile = Static<typeof HostFile>
 export const libvirtPlaces = ({ libvirt = {}, stateDirectory }: HostFile) => ({
   socket: libvirt.socket ?? '/run/libvirt/libvirt-sock',
   images: libvirt.images ?? '/run/libvirt/ferry',
+  guests: join(stateDirectory, 'guests'),
+})
+
+/** Where a Xen host's helper is found, and what its driver keeps. */
+export const xenPlaces = ({ xen = {}, stateDirectory }: HostFile) => ({
+  resumer: xen.resume ?? '/usr/local/lib/ferry/xen-resume',
   guests: join(stateDirectory, 'guests'),
 })
 

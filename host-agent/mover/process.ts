@@ -12,12 +12,15 @@ import { openDaemon } from '../drivers/libvirt/daemon.ts'
 import { libvirtMoves } from '../drivers/libvirt/moves.ts'
 import { openMonitors } from '../drivers/qemu/monitors.ts'
 import { qemuMoves } from '../drivers/qemu/moves.ts'
+import { xenMoves } from '../drivers/xen/moves.ts'
+import { openNotes } from '../drivers/xen/notes.ts'
+import { openXl } from '../drivers/xen/xl.ts'
 import type { Moves } from '../driver.ts'
 import { connectToLog, stayReady } from '../edges.ts'
 import { hostKey } from '../keys.ts'
 import { isMove, move } from '../move.ts'
 import type { Move } from '../move.ts'
-import { libvirtPlaces } from '../settings.ts'
+import { libvirtPlaces, xenPlaces } from '../settings.ts'
 import type { HostFile } from '../settings.ts'
 import { makePace } from '../transfer/pace.ts'
 import { tlsWire } from '../transfer/tls-wire.ts'
@@ -152,6 +155,10 @@ function movesOn(settings: HostFile): Moves {
   if (settings.driver === 'libvirt') {
     const places = libvirtPlaces(settings)
     return libvirtMoves(openDaemon(places.socket, clock), places)
+  }
+  if (settings.driver === 'xen') {
+    const { resumer, guests } = xenPlaces(settings)
+    return xenMoves(openXl({ clock, resumer }), openNotes(guests))
   }
   const guests = join(settings.stateDirectory, 'guests')
   return qemuMoves(openMonitors({ guests, clock, monitor: 'mover' }))

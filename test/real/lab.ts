@@ -40,7 +40,7 @@ export type Lab = {
   readonly startLog: () => Promise<void>
   readonly signalLog: (signal: NodeJS.Signals) => void
   readonly defineGuest: (vm: string, guest: LabGuest) => Promise<void>
-  readonly start: (vm: string, host: string) => Promise<void>
+  readonly start: (vm: string, host: string, limitMs?: number) => Promise<void>
   readonly migrate: (
     request: Partial<MigrateRequest> & { vm: string; request: string },
   ) => Promise<Answer>
@@ -49,7 +49,11 @@ export type Lab = {
   readonly status: (migration: string) => Promise<MigrationView>
   readonly ended: (migration: string, limitMs?: number) => Promise<MigrationView>
   /** Resolves with the next event that is so, from the call on. */
-  readonly event: (what: string, isIt: (event: Event) => boolean) => Promise<Event>
+  readonly event: (
+    what: string,
+    isIt: (event: Event) => boolean,
+    limitMs?: number,
+  ) => Promise<Event>
   /** The network that images take to a host. */
   readonly link: (host: string) => Link
   /** The network between a host or a coordinator and nats-server. */
@@ -216,7 +220,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
       }
       return writeFile(path, JSON.stringify(definition))
     },
-    start: async (vm, host) => {
+    start: async (vm, host, limitMs) => {
       const answer = await request<Answer>('start', {
         request: `start-${vm}-${Date.now()}`,
         vm,
@@ -224,7 +228,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
         by: 'lab',
       })
       if (!answer.accepted) throw new Error(answer.sentence)
-      await until(`${vm} to run on ${host}`, () => isRunning(vm))
+      await until(`${vm} to run on ${host}`, () => isRunning(vm), limitMs)
     },
     migrate: ({ policy, ...wish }) =>
       request<Answer>('migrate', { by: 'lab', ...wish, policy: { ...PATIENT, ...policy } }),
@@ -239,7 +243,7 @@ export async function openLab(options: LabOptions): Promise<Lab> {
       )
       return status(migration)
     },
-    event: (what, isIt) => nextEvent(connection, what, isIt),
+    event: (what, isIt, limitMs) => nextEvent(connection, what, isIt, limitMs),
     link: (host) => named(links, host),
     logLink: (name) => named(logLinks, name),
     ferry: (...words) => ferryAt(server, ...words),
@@ -311,6 +315,7 @@ async function nextEvent(
   { log }: Connection,
   what: string,
   isIt: (event: Event) => boolean,
+  limitMs = EVENT_MS,
 ): Promise<Event> {
   const stop = new AbortController()
   const after = await log.head()
@@ -320,7 +325,7 @@ async function nextEvent(
     throw new Error(`the log ended before ${what}`)
   })()
   try {
-    return await within(systemClock, EVENT_MS, what, looking)
+    return await within(systemClock, limitMs, what, looking)
   } finally {
     stop.abort()
     looking.catch(() => {})

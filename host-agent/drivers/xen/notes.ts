@@ -1,0 +1,72 @@
+import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { GuestNeeds, MadeFor } from '@ferry/schemas/guest'
+import { parse } from '@ferry/schemas/parse'
+import { Name } from '@ferry/schemas/words'
+import { folderOf } from '../../folders.ts'
+
+/**
+ * What Xen cannot be asked about a copy that was made to receive a guest: for which attempt, and whether all of it is
+ * there. It stands in a file until the copy has been started; before the first byte there is nothing else.
+ *
+ *     guests/<vm>/copy.json    xl.pid    image.fifo
+ */
+const Note = Type.Object({
+  vm: Name,
+  receives: MadeFor,
+  needs: GuestNeeds,
+  isLoaded: Type.Boolean(),
+})
+export type Note = Static<typeof Note>
+
+export type Notes = {
+  readonly all: () => Promise<Note[]>
+  readonly of: (vm: string) => Promise<Note | undefined>
+  /** Whole or not at all. */
+  readonly write: (note: Note) => Promise<void>
+  readonly forget: (vm: string) => Promise<void>
+  /** The guest's own, made when it is first asked for. */
+  readonly folder: (vm: string) => Promise<string>
+}
+
+const FILE = 'copy.json'
+
+export function openNotes(guests: string): Notes {
+  const folder = async (vm: string) => {
+    const path = folderOf(guests, vm)
+    await mkdir(path, { recursive: true, mode: 0o700 })
+    return path
+  }
+  return {
+    folder,
+    all: async () => {
+      const names = await unlessMissing(() => readdir(guests))
+      const notes = await Promise.all((names ?? []).map((name) => noteIn(join(guests, name))))
+      return notes.filter((note) => note !== undefined)
+    },
+    of: (vm) => noteIn(folderOf(guests, vm)),
+    write: async (note) => {
+      const file = join(await folder(note.vm), FILE)
+      await writeFile(`${file}.fresh`, JSON.stringify(note), { mode: 0o600, flush: true })
+      await rename(`${file}.fresh`, file)
+    },
+    forget: (vm) => rm(folderOf(guests, vm), { recursive: true, force: true }),
+  }
+}
+
+async function noteIn(folder: string): Promise<Note | undefined> {
+  const file = join(folder, FILE)
+  const text = await unlessMissing(() => readFile(file, 'utf8'))
+  return text === undefined ? undefined : parse(Note, JSON.parse(text), file)
+}
+
+export async function unlessMissing<T>(work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work()
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
+  }
+}

@@ -1,0 +1,104 @@
+/** What a Xen host of the lab does from its first program on: texts that go into its image. */
+
+/** Before dom0's own file system is there: loads what it lies on, and changes into it. */
+export const firstProgram = `#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t proc proc /proc
+while read -r module; do /bin/busybox insmod "/modules/$module"; done < /modules/order
+tries=0
+while [ ! -b /dev/vda ] && [ $tries -lt 200 ]; do
+  /bin/busybox usleep 50000
+  tries=$((tries + 1))
+done
+/bin/busybox mount -t ext4 -o noatime /dev/vda /root
+/bin/busybox umount /proc
+/bin/busybox mount --move /dev /root/dev
+exec /bin/busybox switch_root /root /bin/busybox init
+`
+
+/** busybox's init starts the shell by which the lab gives its commands again whenever it ends. */
+export const inittab = `::sysinit:/lab/begin
+::respawn:/usr/bin/socat -lf /var/log/shell.log TCP-LISTEN:2222,fork,reuseaddr,backlog=64 EXEC:/lab/shell,nofork
+`
+
+/** One command for each connection: its first line, in base64; what follows is the command's input. */
+export const shell = `#!/bin/bash
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root
+IFS= read -r line
+exec bash -c "$(base64 -d <<< "$line")"
+`
+
+/**
+ * There is no udev and no systemd. \`eth0\` leads to the machine that the lab runs on (10.0.2.2), \`eth1\` to the other
+ * host; \`lab.number\` on the kernel's command line says which of them this is, \`lab.name\` what it is called, and
+ * \`lab.share\` where the lab's folder lies: on both sides under the same path.
+ */
+export const begin = `#!/bin/bash
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs run /run
+mkdir -p /dev/pts /dev/shm /run/lock
+# Without these \`xl save GUEST /dev/stdout\` makes a plain file in /dev.
+ln -s /proc/self/fd /dev/fd
+for nth in 0:stdin 1:stdout 2:stderr; do ln -s "fd/\${nth%:*}" "/dev/\${nth#*:}"; done
+mount -t devpts pts /dev/pts
+mount -t tmpfs shm /dev/shm
+for word in $(< /proc/cmdline); do
+  case $word in
+    lab.number=*) number=\${word#*=} ;;
+    lab.name=*) name=\${word#*=} ;;
+    lab.share=*) share=\${word#*=} ;;
+  esac
+done
+busybox hostname "$name"
+echo "127.0.0.1 localhost $name" > /etc/hosts
+modprobe -a virtio_net xenfs xen-evtchn xen-gntdev xen-gntalloc xen-privcmd 9pnet_virtio 9p
+mount -t xenfs xenfs /proc/xen
+ip link set lo up
+ip link set eth0 up
+ip addr add 10.0.2.15/24 dev eth0
+ip route add default via 10.0.2.2
+ip link set eth1 mtu 9000
+ip link set eth1 up
+ip addr add "192.168.77.$number/24" dev eth1
+mkdir -p "$share"
+mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share "$share"
+xen=$(echo /usr/lib/xen-4*/bin)
+mkdir -p /run/xenstored /run/xen /var/log/xen/console /var/lib/xen
+"$xen/xenstored" --pid-file /run/xenstored.pid
+for try in $(seq 100); do
+  xenstore-read / > /dev/null 2>&1 && break
+  sleep 0.05
+done
+"$xen/xen-init-dom0"
+# A guest that is copied must not hold up what copies it.
+xl sched-credit2 -d 0 -w 4096
+"$xen/xenconsoled" --log=guest --timestamp=guest --log-dir=/var/log/xen/console --pid-file=/run/xenconsoled.pid
+touch /run/lab.ready
+`
+
+/**
+ * The guest's first program counts, twice a second at most, and says with each count how long it has been up and
+ * whether some of its memory is still what it was. Other memory it changes without rest.
+ */
+export const guestProgram = `#!/bin/busybox sh
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t proc proc /proc
+/bin/busybox --install -s /bin
+export PATH=/bin
+exec < /dev/hvc0 > /dev/hvc0 2>&1
+mkdir /work
+mount -t tmpfs work /work
+dd if=/dev/urandom of=/work/kept bs=4096 count=16 2> /dev/null
+kept=$(md5sum < /work/kept)
+count=0
+while :; do
+  dd if=/dev/urandom of=/work/changed bs=4096 count=4 2> /dev/null
+  [ "$(md5sum < /work/kept)" = "$kept" ] && memory=right || memory=wrong
+  read -r up idle < /proc/uptime
+  echo "count $count up $up memory $memory"
+  count=$((count + 1))
+  usleep 400000
+done
+`

@@ -1,0 +1,151 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import * as assert from 'uvu/assert'
+import { isEnded } from '@ferry/events/phases'
+import type { MigrationView } from '@ferry/schemas/view'
+
+import { withLab } from '../real/lab.ts'
+import type { Lab } from '../real/lab.ts'
+import { until } from '../until.ts'
+import { putPrograms } from './programs.ts'
+import { describeXenGuest, lastCount } from './xen-guest.ts'
+import type { XenKind } from './xen-guest.ts'
+import { LOOK_EVERY_MS, OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
+import type { XenHosts } from './xen-hosts.ts'
+
+export const racks = ['rack1', 'rack2'] as const
+export type Rack = (typeof racks)[number]
+export const other = (rack: Rack): Rack => (rack === 'rack1' ? 'rack2' : 'rack1')
+
+/** nats-server and a coordinator on this machine, and Ferry's agents in two dom0s. */
+export type XenFleet = {
+  readonly lab: Lab
+  readonly hosts: XenHosts
+  readonly start: (vm: string, kind: XenKind) => Promise<void>
+  readonly agent: (rack: Rack) => {
+    readonly start: () => Promise<void>
+    readonly kill: () => Promise<void>
+  }
+  /** Kills what moves the guest there; throws where nothing does. */
+  readonly killMover: (rack: Rack, vm: string) => Promise<void>
+  readonly move: (request: string, vm: string, target: Rack, policy?: object) => Promise<void>
+  readonly ended: (request: string) => Promise<MigrationView>
+  /** One domain in the world, on that host, running under its own name, whole, and counting on from where it was. */
+  readonly onlyOn: (rack: Rack, vm: string) => Promise<void>
+  /** The names of the guests' domains in both hosts, with their states. */
+  readonly domains: () => Promise<Readonly<Record<Rack, string>>>
+}
+
+export const PATIENCE_MS = 300_000
+export const ENDED_MS = 900_000
+/** Nothing here is as fast as on iron: what a policy allows has to be as slow. */
+export const patient = { downtimeMs: 120_000, attempts: 20 }
+const ROOT = join(import.meta.dirname, '..', '..')
+const PORT = 7100
+
+/** Hosts and what runs on them, for the time of some work; what the agents said is shown when that fails. */
+export async function withXenFleet(work: (fleet: XenFleet) => Promise<void>): Promise<void> {
+  await withLab({ hosts: [], driver: 'simulated' }, async (lab) => {
+    const hosts = await openXenHosts(lab.folder, racks)
+    try {
+      await work(await openFleet(lab, hosts))
+    } catch (error) {
+      for (const rack of racks)
+        console.log((await hosts.shell(rack, 'cat /var/log/agent.log; xl list')).text)
+      throw error
+    } finally {
+      await hosts.close()
+    }
+  })
+}
+
+async function openFleet(lab: Lab, hosts: XenHosts): Promise<XenFleet> {
+  const programs = join(lab.folder, 'programs')
+  const definitions = join(lab.folder, 'vms')
+  await putPrograms(['ferry.ts', 'host-agent/mover/process.ts'], programs)
+  const mover = join(ROOT, 'host-agent', 'mover', 'mover.mjs')
+  const program = `import ${JSON.stringify(join(programs, 'host-agent/mover/process.mjs'))}`
+  const startAgent = async (rack: Rack) => {
+    const config = join(lab.folder, `${rack}.json`)
+    const words = `${join(programs, 'ferry.mjs')} agent --config ${config}`
+    await hosts.shell(
+      rack,
+      `setsid node ${words} >> /var/log/agent.log 2>&1 < /dev/null & echo $! > /run/agent.pid`,
+    )
+  }
+  for (const rack of racks) {
+    const settings = {
+      host: rack,
+      servers: [`nats://${OUTSIDE}:${new URL(lab.server()).port}`],
+      stateDirectory: '/var/lib/ferry',
+      definitions,
+      driver: 'xen',
+      listen: { host: hosts.address(rack), port: PORT },
+    }
+    await writeFile(join(lab.folder, `${rack}.json`), JSON.stringify(settings))
+    await hosts.run(rack, 'mkdir', '-p', join(mover, '..'))
+    await hosts.shell(rack, `echo ${quoted(program)} > ${mover}`)
+    await startAgent(rack)
+  }
+  const areAlive = async () =>
+    (await lab.fleet()).hosts.filter(({ isAlive }) => isAlive).length === racks.length
+  await until('the agents to be alive', areAlive, PATIENCE_MS, LOOK_EVERY_MS)
+
+  const domains = async () => {
+    const lists = await Promise.all(racks.map((rack) => hosts.shell(rack, LIST)))
+    const [rack1 = '', rack2 = ''] = lists.map(({ text }) => text.trim())
+    return { rack1, rack2 }
+  }
+  const counts = new Map<string, number>()
+  return {
+    lab,
+    hosts,
+    domains,
+    start: async (vm, kind) => {
+      await writeFile(join(definitions, `${vm}.cfg`), describeXenGuest(vm, kind))
+      await lab.start(vm, 'rack1', PATIENCE_MS)
+      const hasCounted = async () => ((await lastCount(hosts, 'rack1', vm))?.count ?? 0) > 2
+      await until(`${vm} to count`, hasCounted, PATIENCE_MS, LOOK_EVERY_MS)
+    },
+    agent: (rack) => ({
+      start: () => startAgent(rack),
+      kill: async () => void (await hosts.run(rack, 'bash', '-c', 'kill -9 $(cat /run/agent.pid)')),
+    }),
+    killMover: async (rack, vm) => {
+      const file = `/var/lib/ferry/movers/${vm}/mover.pid`
+      await hosts.run(rack, 'bash', '-c', `kill -9 $(cat ${file})`)
+    },
+    move: async (request, vm, target, policy = {}) => {
+      const isKnown = async () =>
+        (await lab.fleet()).guests.some(
+          (guest) =>
+            guest.vm === vm &&
+            guest.copies.some(({ host, state }) => host === other(target) && state === 'running'),
+        )
+      await until(`${vm} to be known as running`, isKnown, PATIENCE_MS, LOOK_EVERY_MS)
+      const answer = await lab.migrate({ request, vm, target, policy })
+      assert.ok(answer.accepted, JSON.stringify(answer))
+    },
+    ended: async (request) => {
+      const hasEnded = async () => isEnded((await lab.status(request)).phase)
+      await until(`${request} to end`, hasEnded, ENDED_MS, LOOK_EVERY_MS)
+      return lab.status(request)
+    },
+    onlyOn: async (rack, vm) => {
+      const isAlone = async () => {
+        const there = await domains()
+        return there[rack] === `${vm} running` && there[other(rack)] === ''
+      }
+      await until(`${vm} to be on ${rack} only`, isAlone, PATIENCE_MS, LOOK_EVERY_MS)
+      const before = counts.get(vm) ?? 0
+      const goesOn = async () => ((await lastCount(hosts, rack, vm))?.count ?? 0) > before
+      await until(`${vm} to go on`, goesOn, PATIENCE_MS, LOOK_EVERY_MS)
+      const seen = await lastCount(hosts, rack, vm)
+      assert.is(seen?.fault, undefined)
+      counts.set(vm, seen?.count ?? before)
+    },
+  }
+}
+
+/** `xl list` in short: what is neither paused, shut down nor going runs. */
+const LIST = `xl list | awk 'NR > 1 && $2 != 0 { print $1, ($5 ~ /^..-/ && $5 ~ /^...-/ && $5 !~ /d$/ ? "running" : $5) }'`

@@ -1,0 +1,43 @@
+import type { XenHosts } from './xen-hosts.ts'
+
+export type XenKind = 'pv' | 'pvh'
+
+/** A small guest as `xl create` wants it described; its kernel and program lie in each dom0. */
+export const describeXenGuest = (vm: string, kind: XenKind): string => `name = "${vm}"
+type = "${kind}"
+memory = ${kind === 'pv' ? 96 : 112}
+vcpus = 1
+kernel = "/guest/vmlinux"
+ramdisk = "/guest/initrd"
+extra = "console=hvc0 quiet mitigations=off"
+on_crash = "preserve"
+`
+
+/** What a guest has said on its console, as a host's xenconsoled has kept it. */
+export type Count = { readonly count: number; readonly upS: number; readonly fault?: string }
+
+/** All that it has said on this host, in the order of its counts. */
+export async function countsOf(hosts: XenHosts, host: string, vm: string): Promise<Count[]> {
+  const logs = ['', '--incoming', '--migratedaway'].map((end) => `guest-${vm}${end}.log`).join(' ')
+  const counts = countsIn(await said(hosts, host, logs))
+  return counts.toSorted((one, another) => one.count - another.count)
+}
+
+/** What was said last on this host, by one guest or by any. @returns undefined where nothing was. */
+export const lastCount = async (
+  hosts: XenHosts,
+  host: string,
+  vm = '*',
+): Promise<Count | undefined> =>
+  countsIn(await said(hosts, host, `guest-${vm}.log guest-${vm}--incoming.log`)).at(-1)
+
+/** Each line begins with the moment at which it was said. */
+const said = async ({ shell }: XenHosts, host: string, logs: string): Promise<string> =>
+  (await shell(host, `cd /var/log/xen/console; cat ${logs} 2> /dev/null | sort -u`)).text
+
+const countsIn = (text: string): Count[] =>
+  [...text.matchAll(/count (\d+) up ([\d.]+) memory (\w+)/g)].map(([, count, up, memory]) => ({
+    count: Number(count),
+    upS: Number(up),
+    ...(memory === 'right' ? {} : { fault: `its memory is ${memory}` }),
+  }))
