@@ -42,9 +42,11 @@ const pagesOf = ({ pages }: Said['image']) =>
     return [bytes ?? 0, page ?? 0]
   })
 
-function imageOf(image: Said['image']): Buffer {
+/** @param mostBytes the pages of a record are cut off there: an image of the same records that is read sooner. */
+function imageOf(image: Said['image'], mostBytes = Number.POSITIVE_INFINITY): Buffer {
   const { head, tail } = image
-  const records = pagesOf(image).map(([bytes, page]) => {
+  const records = pagesOf(image).map(([length, page]) => {
+    const bytes = Math.min(length, mostBytes)
     const record = Buffer.alloc(8 + bytes)
     record.writeUInt32LE(1, 0)
     record.writeUInt32LE(bytes, 4)
@@ -58,9 +60,9 @@ function imageOf(image: Said['image']): Buffer {
 const go = Buffer.from('domain is yours, you are cleared to unpause\0')
 
 test('the end of an image is found, to the byte, however it is cut', () => {
-  const image = imageOf(said.image)
-  const all = Buffer.concat([image, go])
-  for (const size of [1, 7, 4096, 65_536, all.length]) {
+  for (const size of [1, 7, 4096, 65_536, 1_000_000]) {
+    const image = size < 4096 ? imageOf(said.image, 64) : imageOf(said.image)
+    const all = Buffer.concat([image, go])
     const scan = imageScan()
     let taken = 0
     for (let at = 0; at < all.length; at += size) taken += scan.take(all.subarray(at, at + size))
