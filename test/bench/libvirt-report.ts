@@ -35,7 +35,7 @@ export function compared(results: Compared): string {
   return [
     '# What moving a guest of libvirt costs',
     '',
-    `Written by \`pnpm bench libvirt --rounds ${rounds}\`: ${machine}.`,
+    `Written by \`pnpm bench libvirt --rounds ${rounds} --only ${guests.join()}\`: ${machine}.`,
     '',
     `Each guest is moved by \`virsh migrate --live\` and by Ferry, by turns, ${rounds} times each after one round that is not counted, there and back`,
     'between two libvirtds in namespaces of their own on this machine; who goes first changes with each round. It stays the same guest, and rests for a second and a half',
