@@ -140,6 +140,9 @@ class End extends Duplex {
   }
 }
 
+/** An end frame is cut off so much oftener than any other piece: whether it has come decides most. */
+const END_CUT = 8
+
 function pipe(ether: Ether, one: Life, other: Life): [End, End] {
   const { time, network, chances, faults } = ether
   const chance = chances(`streams from ${one.node}`)
@@ -153,7 +156,8 @@ function pipe(ether: Ether, one: Life, other: Life): [End, End] {
         const at = chance.whole(piece.length)
         piece.writeUInt8(piece.readUInt8(at) ^ (1 << chance.whole(8)), at)
       }
-      if (chance.happens(streamCut)) return void time.after(0, cut)
+      const isEnd = piece !== null && piece.readUInt32BE(0) === kinds.end
+      if (chance.happens(isEnd ? END_CUT * streamCut : streamCut)) return void time.after(0, cut)
       // Nothing comes through a partition, and nobody is told.
       if (isStalled || !network.reaches(from.node, to.node)) return
       time.after(network.latency(), () =>
