@@ -112,28 +112,4 @@ export const mutations: readonly Mutation[] = [
     from: 'if (!(await isWanted(command, hands))) {',
     to: 'if (!(await isWanted(command, hands)) && data.start === vm) {',
   },
-  {
-    bug: 'a coordinator goes on over a tail that the log has lost',
-    file: 'coordinator/same-log.ts',
-    from: 'return entry?.position === position && entry.storedAt === storedAt',
-    to: 'return entry?.position === position || storedAt > 0',
-  },
-  {
-    bug: 'nobody misses what he has seen in the log',
-    file: 'events/log/witness.ts',
-    from: 'if (mark.life === known.life && !isMissing(mark, entry)) return',
-    to: 'if (mark.life === known.life || !isMissing(mark, entry)) return',
-  },
-  {
-    bug: 'a message counts on any subject',
-    file: 'events/entry.ts',
-    from: 'if (own === subject) return message',
-    to: 'if (own !== undefined) return message',
-  },
-  {
-    bug: 'what ends an attempt breaks off the command that waits last, not the one under way',
-    file: 'host-agent/serve.ts',
-    from: 'for (const work of present) if',
-    to: 'for (const work of present.slice(-1)) if',
-  },
 ]
