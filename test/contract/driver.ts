@@ -199,9 +199,11 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
 
   test('does not prepare from a definition that is wrong', async () => {
     const vm = await started()
-    const landing = { ...(await landingOf(vm)), definition: '{"memoryMiB":"lots"}' }
-    const refusal = await target().prepare(landing)
-    assert.is(refusal && 'type' in refusal && refusal.type, 'DefinitionInvalid')
+    const landing = await landingOf(vm)
+    for (const definition of ['{"memoryMiB":"lots"}', 'a guest']) {
+      const refusal = await target().prepare({ ...landing, definition })
+      assert.is(refusal && 'type' in refusal && refusal.type, 'DefinitionInvalid', definition)
+    }
     assert.is(await stateOn(hosts.target, vm), undefined)
   })
 

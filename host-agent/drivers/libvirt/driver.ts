@@ -2,12 +2,12 @@ import { chown, mkdir, rm, stat } from 'node:fs/promises'
 import { freemem } from 'node:os'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
-import { Invalid, parse } from '@ferry/schemas/parse'
 import type { GuestNeeds } from '@ferry/schemas/guest'
 import type { HostRefusal } from '@ferry/schemas/refusal'
 import type { Clock } from '@ferry/events/clock'
 import type { Begun, Driver, Landing, Prepared } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
+import { readDefinition } from '../read-definition.ts'
 import { isCode, openDaemon } from './daemon.ts'
 import type { Looked } from './daemon.ts'
 import { XmlInvalid, needsIn, withMark, writableDisksIn } from './domain-xml.ts'
@@ -188,14 +188,13 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
         // One that was made for this very attempt as well: what libvirt said then, nobody knows any more.
         await daemon.end(here.domain)
       }
-      let definition: Definition
+      const read = readDefinition(Definition, landing.definition)
+      if ('refusal' in read) return read.refusal
+      const { definition } = read
       let needs: GuestNeeds
       try {
-        definition = parse(Definition, JSON.parse(landing.definition), 'the definition')
         needs = needsIn(definition.xml)
       } catch (error) {
-        if (error instanceof Invalid)
-          return { type: 'DefinitionInvalid', path: error.path, problem: error.problem }
         if (error instanceof XmlInvalid)
           return { type: 'DefinitionInvalid', path: 'xml', problem: error.message }
         throw error

@@ -6,6 +6,7 @@ import type { HostRefusal } from '@ferry/schemas/refusal'
 import type { Clock } from '@ferry/events/clock'
 import type { Begun, Driver, Landing } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
+import { readDefinition } from '../read-definition.ts'
 import { QemuNotStarted, findCopies, findLost, kill, launch } from './copy.ts'
 import type { GuestFile } from './copy.ts'
 import { Definition, VmFile, needsOf, resolve } from './definition.ts'
@@ -137,13 +138,9 @@ export function qemuDriver(settings: QemuSettings): Driver {
           return { type: 'GuestAlreadyHere', vm, state }
         await end(here)
       }
-      let definition: Definition
-      try {
-        definition = parse(Definition, JSON.parse(text), 'the definition')
-      } catch (error) {
-        if (!(error instanceof Invalid)) throw error
-        return { type: 'DefinitionInvalid', path: error.path, problem: error.problem }
-      }
+      const read = readDefinition(Definition, text)
+      if ('refusal' in read) return read.refusal
+      const { definition } = read
       const refusal =
         lacks(neededCapabilities.target) ?? (await launchChecked({ vm, definition, receives }))
       // Whoever fills and starts the copy does it through another monitor: this one hears of it.

@@ -1,13 +1,13 @@
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import type { GuestNeeds } from '@ferry/schemas/guest'
-import { Invalid, parse } from '@ferry/schemas/parse'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import type { HostRefusal } from '@ferry/schemas/refusal'
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed, NeverStarted } from '../../driver.ts'
 import type { Begun, Driver, Hypervisor, PerformOrder, SentByHypervisor } from '../../driver.ts'
 import { imageFromPieces } from '../../transfer/image.ts'
+import { readDefinition } from '../read-definition.ts'
 import { PAGE_BYTES, catchUp, setState } from './guest.ts'
 import type { SimulatedGuest } from './guest.ts'
 import { lastRecord, loader, pageRecords } from './image.ts'
@@ -90,11 +90,12 @@ export function simulatedDriver(world: SimulatedHost, clock: Clock): Driver {
       if (here?.state === 'running') return begun(here)
       if (here !== undefined)
         return { refusal: { type: 'GuestAlreadyHere', vm, state: here.state } }
-      const text = await world.definitionOf(vm)
-      if (text === undefined) return { refusal: { type: 'UnknownDefinition', vm } }
-      const described = read(text)
-      if ('type' in described) return { refusal: described }
-      const made = add(vm, JSON.stringify(text), described)
+      const described = await world.definitionOf(vm)
+      if (described === undefined) return { refusal: { type: 'UnknownDefinition', vm } }
+      const text = JSON.stringify(described)
+      const read = readDefinition(SimulatedVm, text)
+      if ('refusal' in read) return read
+      const made = add(vm, text, read.definition)
       if ('type' in made) return { refusal: made }
       become(made, 'running')
       return begun(made)
@@ -118,9 +119,9 @@ export function simulatedDriver(world: SimulatedHost, clock: Clock): Driver {
           return { type: 'GuestAlreadyHere', vm, state: here.state }
         remove(vm)
       }
-      const described = read(JSON.parse(definition))
-      if ('type' in described) return described
-      const made = add(vm, definition, described)
+      const read = readDefinition(SimulatedVm, definition)
+      if ('refusal' in read) return read.refusal
+      const made = add(vm, definition, read.definition)
       if ('type' in made) return made
       made.receives = { migration, attempt }
       become(made, 'receiving')
@@ -271,12 +272,3 @@ const needsOf = ({ memoryMiB }: SimulatedVm): GuestNeeds => ({
   cpu: 'simulated',
   accelerator: 'simulated',
 })
-
-function read(text: unknown): SimulatedVm | Extract<HostRefusal, { type: 'DefinitionInvalid' }> {
-  try {
-    return parse(SimulatedVm, text, 'the definition')
-  } catch (error) {
-    if (!(error instanceof Invalid)) throw error
-    return { type: 'DefinitionInvalid', path: error.path, problem: error.problem }
-  }
-}

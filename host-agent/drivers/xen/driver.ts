@@ -4,7 +4,7 @@ import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { GuestNeeds } from '@ferry/schemas/guest'
 import type { HostRefusal } from '@ferry/schemas/refusal'
-import { Invalid, parse } from '@ferry/schemas/parse'
+import { readDefinition } from '../read-definition.ts'
 import type { Begun, Driver } from '../../driver.ts'
 import { madeFor } from './copy.ts'
 import { incoming, migratedAway } from './handshake.ts'
@@ -130,14 +130,9 @@ export function xenDriver(settings: XenSettings): Driver {
       const here = await look(vm)
       if (here !== undefined && madeFor(here) === undefined)
         return { type: 'GuestAlreadyHere', vm, state: here.state }
-      let definition: Definition
-      try {
-        definition = parse(Definition, JSON.parse(text), 'the definition')
-      } catch (error) {
-        if (!(error instanceof Invalid)) throw error
-        return { type: 'DefinitionInvalid', path: error.path, problem: error.problem }
-      }
-      const { needs, memoryMiB, disks } = definition
+      const read = readDefinition(Definition, text)
+      if ('refusal' in read) return read.refusal
+      const { needs, memoryMiB, disks } = read.definition
       if (!facts.hypervisor.machines.includes(needs.machine))
         return { type: 'MachineUnsupported', machine: needs.machine }
       const receives = { migration, attempt }
