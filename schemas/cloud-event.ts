@@ -22,7 +22,7 @@ export type Meant = { readonly id: string; readonly vm: string } & (
   | { readonly start: string }
 )
 
-const TYPE = /^dev\.ferry\.([A-Za-z]+)\.v([1-9]\d{0,3})$/
+const TYPE = /^dev\.ferry\.([A-Za-z]{1,64})\.v([1-9]\d{0,3})$/
 const SOURCE = /^\/(hosts|coordinators)\/(.+)$/
 
 /** What stands in every envelope. `type`, `source` and the rest are CloudEvents' own words. */
