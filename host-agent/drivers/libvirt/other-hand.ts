@@ -43,6 +43,11 @@ export const byOtherHand = (message: string): CopyFailed =>
 const TELL_MS = 1000
 
 /** Of a copy that is gone libvirt says a little later who ended it. @param told resolves when it has. */
+export const hearWhy = (told: Promise<void>, clock: Clock): Promise<void> =>
+  // A libvirtd that is gone itself says nothing: what is known already must do.
+  within(clock, TELL_MS, 'libvirt saying who ended a guest', told).catch(() => {})
+
+/** The same for one that may be gone. */
 export async function toldWhy(
   libvirt: Libvirt,
   domain: Domain,
@@ -50,25 +55,23 @@ export async function toldWhy(
   clock: Clock,
 ): Promise<void> {
   const ask = () => libvirt.call(procedures.state, { domain, flags: 0 })
-  try {
-    const now = await unlessGone(ask)
-    if (now !== undefined && now.state !== DomainState.shutOff) return
-    await within(clock, TELL_MS, 'libvirt saying who ended a guest', told)
-  } catch {
-    // A libvirtd that is gone itself says nothing: what is known already must do.
-  }
+  const isGone = await unlessGone(ask).then(
+    (now) => now === undefined || now.state === DomainState.shutOff,
+    () => false,
+  )
+  if (isGone) await hearWhy(told, clock)
 }
 
 /** From one to the other QEMU takes a few milliseconds. */
 const SWITCH_MS = 250
-/** And libvirtd, on a machine that has other things to do, may take its time to tell. */
+/** It says both on the same way, one behind the other: when the first has come, the second is not far. */
 const HEAR_MS = 1000
 
 /**
  * A guest that somebody pauses while it is being sent looks to libvirt as if its migration had paused it. QEMU knows
  * better: for the switchover it stops the guest and at once says so ("pre-switchover"), by its own times.
  *
- * @returns what to call with libvirt's word that the guest is paused.
+ * @returns how to stop that.
  */
 export async function watchForHand(
   libvirt: Libvirt,
@@ -76,27 +79,20 @@ export async function watchForHand(
   { cookie = '' }: Pick<PerformOrder, 'cookie'>,
   clock: Clock,
   isByHand: () => void,
-): Promise<{ readonly isPaused: () => void; readonly forget: () => void }> {
+): Promise<() => void> {
   // A QEMU that cannot wait there does not say it either.
-  if (!cookie.includes("'pause-before-switchover'")) return { isPaused: () => {}, forget: () => {} }
+  if (!cookie.includes("'pause-before-switchover'")) return () => {}
   let stoppedAt: number | undefined
-  let isSwitching = false
   let forget = () => {}
   await libvirt.on('monitor', ({ domain: whose, name, seconds, microseconds, details = '' }) => {
     if (!whose.uuid.equals(domain.uuid)) return
     const at = Number(seconds) * 1000 + microseconds / 1000
-    if (name === 'STOP') stoppedAt = at
-    if (name !== 'MIGRATION' || !details.includes('"pre-switchover"')) return
-    isSwitching = true
+    const isSwitching = name === 'MIGRATION' && details.includes('"pre-switchover"')
+    if (name !== 'STOP' && name !== 'RESUME' && !isSwitching) return
     forget()
-    if (stoppedAt !== undefined && at - stoppedAt > SWITCH_MS) isByHand()
+    if (name === 'STOP') forget = clock.after(HEAR_MS, isByHand)
+    if (isSwitching && stoppedAt !== undefined && at - stoppedAt > SWITCH_MS) isByHand()
+    stoppedAt = name === 'STOP' ? at : undefined
   })
-  return {
-    isPaused: () => {
-      if (isSwitching) return
-      forget()
-      forget = clock.after(HEAR_MS, isByHand)
-    },
-    forget: () => forget(),
-  }
+  return () => forget()
 }

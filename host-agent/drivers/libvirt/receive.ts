@@ -5,7 +5,7 @@ import { within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { LoadedByHypervisor, ReceiveOrder } from '../../driver.ts'
 import type { Daemon, Looked } from './daemon.ts'
-import { byOtherHand, toldWhy } from './other-hand.ts'
+import { byOtherHand, hearWhy, toldWhy } from './other-hand.ts'
 import { Change, StoppedBy } from './words.ts'
 
 /** The target's half: QEMU has listened since `prepare`, and libvirt's Finish, which was asked for then, ends when all is loaded. */
@@ -48,9 +48,12 @@ export async function receive(
         throw byOtherHand('somebody else has ended the copy that was to receive it')
     }
     await order.fill(hypervisor).catch(async (error: unknown) => {
+      order.signal.throwIfAborted()
+      // A QEMU that has ended is told of by its socket first, and later by libvirt.
+      const isGone = hypervisor.destroyed || hypervisor.readableEnded
       // QEMU must not take what came for the whole.
       hypervisor.destroy()
-      await toldWhy(watching, expected, stopped, clock)
+      await (isGone ? hearWhy(stopped, clock) : toldWhy(watching, expected, stopped, clock))
       whoseHand()
       throw error
     })

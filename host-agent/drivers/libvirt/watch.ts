@@ -61,13 +61,10 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     refuse(byOtherHand('somebody else has paused it'))
   }
   let forgetRound = () => {}
-  const hand = await watchForHand(libvirt, domain, order, clock, isByHand)
+  const forgetHand = await watchForHand(libvirt, domain, order, clock, isByHand)
   await libvirt.on('lifecycle', ({ domain: whose, change, detail }) => {
     if (!whose.uuid.equals(domain.uuid)) return
-    if (change === Change.suspended) {
-      isPaused()
-      hand.isPaused()
-    }
+    if (change === Change.suspended) isPaused()
     if (change !== Change.stopped) return
     refuse(whyStopped(domain.name, detail))
     tellStopped()
@@ -126,7 +123,7 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     forget: () => {
       isOver = true
       forgetRound()
-      hand.forget()
+      forgetHand()
       sampling.abort()
     },
   }
