@@ -40,7 +40,13 @@ export async function begin(
       resolve('nothing')
     })
   })
-  await writeFile(join(folder, PID), String(child.pid), { mode: 0o600 })
+  try {
+    await writeFile(join(folder, PID), String(child.pid), { mode: 0o600 })
+  } catch (error) {
+    // Nobody would know of it, and it waits for its other end for ever.
+    child.kill('SIGKILL')
+    throw error
+  }
   return {
     child,
     ended,
