@@ -1,5 +1,5 @@
 import { createHash } from 'node:crypto'
-import { mkdir, readFile, readdir, rename, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, readdir, rename, rm, stat, writeFile } from 'node:fs/promises'
 import { dirname, join, relative } from 'node:path'
 import { pathToFileURL } from 'node:url'
 
@@ -10,11 +10,13 @@ import { pathToFileURL } from 'node:url'
 const ROOT = import.meta.dirname
 const ROOMS = ['schemas', 'events', 'coordinator', 'host-agent']
 const KEPT = join(ROOT, 'node_modules', '.cache', 'ferry')
+/** What an older source was made into is kept for so long: a process may be about to load it. */
+const OLD_MS = 24 * 60 * 60_000
 
 /** @param {string} entry from the root. */
 export async function run(entry) {
   process.setSourceMapsEnabled(true)
-  const file = join(KEPT, `${await hashOf(entry)}.mjs`)
+  const file = join(KEPT, `${nameOf(entry)}.${await hashOf(entry)}.mjs`)
   try {
     return await import(pathToFileURL(file).href)
   } catch (error) {
@@ -41,9 +43,13 @@ export const bundleAll = (entries, folder) =>
     splitting: true,
   })
 
-/** Of all that may go into it. */
+const nameOf = (entry) => entry.replaceAll('/', '-').replace(/\.ts$/, '')
+
+/** Of all that may go into it: what stands beside it as well. */
 async function hashOf(entry) {
-  const lists = await Promise.all(ROOMS.map(sourcesIn))
+  const beside = dirname(entry)
+  const isInRoom = beside === '.' || ROOMS.some((room) => beside.startsWith(room))
+  const lists = await Promise.all((isInRoom ? ROOMS : [...ROOMS, beside]).map(sourcesIn))
   const files = [...lists.flat().toSorted(), entry, 'pnpm-lock.yaml', 'bundle.mjs']
   const texts = await Promise.all(files.map((file) => readFile(join(ROOT, file))))
   const hash = createHash('sha256').update(`${ROOT} ${process.version}\n`)
@@ -73,6 +79,16 @@ async function keep(entry, file) {
     const fresh = `${path}.${process.pid}`
     await writeFile(fresh, contents)
     await rename(fresh, path)
+  }
+  await forgetOld(`${nameOf(entry)}.`)
+}
+
+async function forgetOld(prefix) {
+  for (const name of await readdir(KEPT)) {
+    if (!name.startsWith(prefix)) continue
+    const path = join(KEPT, name)
+    const { mtimeMs } = await stat(path).catch(() => ({ mtimeMs: Date.now() }))
+    if (Date.now() - mtimeMs > OLD_MS) await rm(path, { force: true })
   }
 }
 

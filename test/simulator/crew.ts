@@ -8,14 +8,12 @@ import type { Report } from './worker.ts'
 export async function simulateAll(
   wishes: Iterator<Wish>,
   seen: (report: Report) => 'go on' | 'enough',
-  workerFile = join(import.meta.dirname, 'worker.ts'),
+  program = join(import.meta.dirname, 'worker.mjs'),
 ): Promise<void> {
   let isEnough = false
   const worker = () =>
     new Promise<void>((resolve, reject) => {
-      const child = fork(workerFile, [], {
-        execArgv: ['--import', 'tsx'],
-      })
+      const child = fork(program, [], { execArgv: [] })
       const next = () => {
         const wish = isEnough ? undefined : wishes.next()
         if (wish === undefined || wish.done === true) return child.disconnect()

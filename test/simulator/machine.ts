@@ -28,6 +28,8 @@ export type Effect = {
 }
 
 const LONGEST_HANG_MS = 40_000
+/** A call that lets a guest run hangs so much oftener than any other: what is decided meanwhile must not run it elsewhere. */
+const START_HANGS = 6
 
 /** The simulated driver in one life of an agent, with everything that can go wrong between an agent and a hypervisor. */
 export function driverOn(
@@ -45,12 +47,14 @@ export function driverOn(
   const { life, chance, faults, hurt, effect } = edges
   const driver = simulatedDriver(world, life.clock)
 
-  const called = <T>(act: () => Promise<T>): Promise<T> => life.during(answered(act))
-  const answered = async <T>(act: () => Promise<T>): Promise<T> => {
+  const called = <T>(act: () => Promise<T>, hangs = 1): Promise<T> =>
+    life.during(answered(act, hangs))
+  const answered = async <T>(act: () => Promise<T>, hangs: number): Promise<T> => {
     if (life.isDead()) return never()
     const { driverFails, driverHangs, driverLate } = faults()
     if (chance.happens(driverLate)) await life.clock.sleep(chance.between(1, 2000))
-    if (chance.happens(driverHangs)) await life.clock.sleep(chance.between(2000, LONGEST_HANG_MS))
+    if (chance.happens(hangs * driverHangs))
+      await life.clock.sleep(chance.between(2000, LONGEST_HANG_MS))
     if (chance.happens(driverFails)) throw new Error('no space left on device')
     const answer = await life.heard(act())
     // A hypervisor may do what it was told and then fail to say so.
@@ -59,10 +63,13 @@ export function driverOn(
     return life.heard(Promise.resolve(answer))
   }
   const does = <T>(call: Effect['call'], vm: string, act: () => Promise<T>) =>
-    called(() => {
-      effect({ host, vm, call, guest: world.guests.get(vm) })
-      return act()
-    })
+    called(
+      () => {
+        effect({ host, vm, call, guest: world.guests.get(vm) })
+        return act()
+      },
+      letsRun.has(call) ? START_HANGS : 1,
+    )
   const lies = () => chance.happens(faults().driverLies)
   const stateOf = (vm: string) => world.guests.get(vm)?.state
   /** Copies whose start was refused: their end must be a true one (rule 6). */
@@ -125,6 +132,8 @@ export function driverOn(
       }),
   }
 }
+
+const letsRun = new Set<Effect['call']>(['start', 'activate', 'resume'])
 
 /**
  * What a hypervisor does when the agent that moved its guest is gone: a source that was not done runs on, a target that

@@ -23,7 +23,8 @@ const copy = await mkdtemp(join(tmpdir(), 'ferry-mutations-'))
 try {
   for (const room of rooms)
     await cp(join(ROOT, room), join(copy, room), { recursive: true, verbatimSymlinks: true })
-  await cp(join(ROOT, 'package.json'), join(copy, 'package.json'))
+  for (const file of ['package.json', 'pnpm-lock.yaml', 'bundle.mjs'])
+    await cp(join(ROOT, file), join(copy, file))
   await symlink(join(ROOT, 'node_modules'), join(copy, 'node_modules'))
   for (const mutation of mutations) {
     if (words.length > 0 && !words.some((word) => mutation.bug.includes(word))) continue
@@ -60,7 +61,7 @@ async function within(folder: string, { file, from, to }: Mutation) {
         if (broken !== undefined) Object.assign(report, { found: broken, seed: wish.seed })
         return broken !== undefined || report.migrations >= MOST_MIGRATIONS ? 'enough' : 'go on'
       },
-      join(folder, 'test', 'simulator', 'worker.ts'),
+      join(folder, 'test', 'simulator', 'worker.mjs'),
     )
   } finally {
     await writeFile(path, text)

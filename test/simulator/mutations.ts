@@ -112,4 +112,52 @@ export const mutations: readonly Mutation[] = [
     from: 'if (!(await isWanted(command, hands))) {',
     to: 'if (!(await isWanted(command, hands)) && data.start === vm) {',
   },
+  {
+    bug: 'a recovery does not wait until each host has stopped',
+    file: 'coordinator/decide/recover.ts',
+    from: 'Math.min(position, stopped) < alarmedAt',
+    to: 'Math.min(position, stopped + alarmedAt) < alarmedAt',
+  },
+  {
+    bug: 'an inventory does not count behind a verdict',
+    file: 'events/guest.ts',
+    from: "const isWord = 'host' in event.writer && messages[event.type].kind === 'fact'",
+    to: "const isWord = 'host' in event.writer",
+  },
+  {
+    bug: 'a coordinator goes on over a tail that the log has lost',
+    file: 'coordinator/same-log.ts',
+    from: 'return entry?.position === position && entry.storedAt === storedAt',
+    to: 'return entry?.position === position || storedAt > 0',
+  },
+  {
+    bug: 'nobody misses what he has seen in the log',
+    file: 'events/log/witness.ts',
+    from: 'if (mark.life === known.life && !isMissing(mark, entry)) return',
+    to: 'if (mark.life === known.life || !isMissing(mark, entry)) return',
+  },
+  {
+    bug: 'a message counts on any subject',
+    file: 'events/entry.ts',
+    from: 'if (own === subject) return message',
+    to: 'if (own !== undefined) return message',
+  },
+  {
+    bug: 'what ends an attempt breaks off the command that waits last, not the one under way',
+    file: 'host-agent/serve.ts',
+    from: 'for (const work of present) if',
+    to: 'for (const work of present.slice(-1)) if',
+  },
+  {
+    bug: 'a transfer lets anybody in who has been let in before',
+    file: 'host-agent/transfer/port.ts',
+    from: "if (slot.isUsed) return 'UsedTransfer'",
+    to: 'if (slot.isUsed) return undefined',
+  },
+  {
+    bug: 'a guest is not kept paused for a silent log after its end frame either',
+    file: 'host-agent/perform.ts',
+    from: 'const receipt = await sender.finish()',
+    to: 'const receipt = await sender.finish().finally(() => lastLook(gate, vm, hands))',
+  },
 ]

@@ -19,7 +19,7 @@ export type Wish = {
 export function planOf({
   seed,
   hosts = 4,
-  guests = 12,
+  guests = 20,
   coordinators = 2,
   seconds = 60,
   only,

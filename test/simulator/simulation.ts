@@ -72,7 +72,7 @@ const MEMORY_MIB = 1
 /** How many messages a server lacks at the most that was restored from an old copy. */
 const OLD_COPY = 300
 /** So often a guest is asked to move, in milliseconds. */
-const ASK_EVERY_MS = 350
+const ASK_EVERY_MS = 120
 
 export async function simulate(plan: Plan): Promise<Outcome> {
   const chances = makeChances(plan.seed)
@@ -315,7 +315,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     }
     const id = `m${asked++}`
     const policy = {
-      timeoutMs: operator.pick([5000, 30_000, 120_000]),
+      timeoutMs: operator.pick([3000, 15_000, 60_000]),
       attempts: 1 + operator.whole(3),
       downtimeMs: operator.pick([0, 50, 300]),
     }
@@ -343,6 +343,18 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const slipIn = (message: Message | undefined) => {
     if (message !== undefined && server.hasRoom()) server.append(message)
   }
+  const loseTail = (count: number) => {
+    const { length } = server.entries
+    server.stop(weather.between(100, 5000))
+    server.putBack(Math.max(0, length - count))
+  }
+  /** The worst moment to lose it: somebody acts on a verdict. Behind each it is as likely as within any second. */
+  server.onStored(({ message }) => {
+    const type = message.is === 'event' ? message.event.type : undefined
+    if (type !== 'Committed' && type !== 'Cancelled') return
+    if (weather.happens(faults().lostTailPerSecond))
+      time.after(weather.between(0, 20), () => loseTail(weather.whole(8)))
+  })
   const storm = () => {
     if (isCalm) return
     time.after(100, storm)
@@ -352,12 +364,8 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     if (often(now.logFullPerSecond)) server.fill(weather.between(100, 10_000))
     for (const disk of disks.values())
       if (often(now.diskFullPerSecond)) disk.fill(weather.between(100, 20_000))
-    if (often(now.lostTailPerSecond)) {
-      const { length } = server.entries
-      const lost = weather.happens(0.7) ? 1 + weather.whole(8) : weather.whole(OLD_COPY)
-      server.stop(weather.between(100, 5000))
-      server.putBack(Math.max(0, length - lost))
-    }
+    if (often(now.lostTailPerSecond))
+      loseTail(weather.happens(0.7) ? 1 + weather.whole(8) : weather.whole(OLD_COPY))
     if (often(now.freezePerSecond * lives.size))
       lives.get(weather.pick(nodes()))?.freeze(weather.between(100, 10_000))
     if (often(now.partitionPerSecond * lives.size)) {
