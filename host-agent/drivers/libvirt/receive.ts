@@ -4,6 +4,7 @@ import type { Socket } from 'node:net'
 import { within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { LoadedByHypervisor, ReceiveOrder } from '../../driver.ts'
+import { feed } from '../feed.ts'
 import type { Daemon, Looked } from './daemon.ts'
 import { byOtherHand, hearWhy, toldWhy } from './other-hand.ts'
 import { Change, StoppedBy } from './words.ts'
@@ -47,13 +48,16 @@ export async function receive(
       if (isEndedByHand)
         throw byOtherHand('somebody else has ended the copy that was to receive it')
     }
-    await order.fill(hypervisor).catch(async (error: unknown) => {
-      order.signal.throwIfAborted()
+    const taking = feed(hypervisor, {
+      atEnd: () => void hypervisor.end(),
       // A QEMU that has ended is told of by its socket first, and later by libvirt.
-      const isGone = hypervisor.destroyed || hypervisor.readableEnded
+      beforeFailing: () => hearWhy(stopped, clock),
+    })
+    await order.fill(taking).catch(async (error: unknown) => {
+      order.signal.throwIfAborted()
       // QEMU must not take what came for the whole.
       hypervisor.destroy()
-      await (isGone ? hearWhy(stopped, clock) : toldWhy(watching, expected, stopped, clock))
+      await toldWhy(watching, expected, stopped, clock)
       whoseHand()
       throw error
     })

@@ -1,7 +1,7 @@
-import { Writable } from 'node:stream'
 import { within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { LoadedByHypervisor, ReceiveOrder } from '../../driver.ts'
+import { feed } from '../feed.ts'
 import { banner, ready } from './handshake.ts'
 import { begin, piecesOf } from './other-end.ts'
 import type { Xl } from './xl.ts'
@@ -36,7 +36,8 @@ export async function receive(
   try {
     order.signal.throwIfAborted()
     await hears(banner, BANNER_MS)
-    const hypervisor = kept(stdin)
+    // It must not hear an end behind the image: it would take it for a source that has gone, and end the copy.
+    const hypervisor = feed(stdin)
     void began.ended.then(() => hypervisor.destroy(new Error(began.complaint())))
     await order.fill(hypervisor)
     await hears(ready, LOAD_MS)
@@ -57,23 +58,6 @@ const BANNER_MS = 60_000
 /** Once all bytes are in, loading the rest takes milliseconds; device models of large guests take seconds. */
 const LOAD_MS = 60_000
 const ENDS_MS = 60_000
-
-/** xl must not hear an end behind the image: it would take it for a source that has gone, and end the copy. */
-function kept(stdin: Writable): Writable {
-  const hypervisor = new Writable({
-    write: (chunk: Buffer, _, done) => {
-      stdin.write(chunk, done)
-    },
-    writev: (pieces, done) => {
-      stdin.cork()
-      for (const [nth, { chunk }] of pieces.entries())
-        stdin.write(chunk, nth === pieces.length - 1 ? done : undefined)
-      stdin.uncork()
-    },
-  })
-  hypervisor.on('error', () => {})
-  return hypervisor
-}
 
 async function readWords(
   pieces: () => Promise<Buffer | undefined>,
