@@ -5,7 +5,7 @@ import { runningOn } from '@ferry/events/guest'
 import { targetOf } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
 import { phases } from '@ferry/events/phases'
-import { causeSentence, unfitSentence } from '@ferry/events/sentences'
+import { causeSentence, hostRefusalSentence, unfitSentence } from '@ferry/events/sentences'
 import { admit } from './decide/admission.ts'
 import { doubtQuestion } from './decide/doubt.ts'
 import type { World } from './decide/world.ts'
@@ -39,10 +39,11 @@ export function fleetView(fleet: Fleet, world: World): FleetView {
     })),
     guests: [...fleet.guests.values()].toSorted(byName('vm')).map((guest) => ({
       vm: guest.vm,
-      copies: Object.entries(guest.seenOn).map(([host, { state, needs }]) => ({
+      copies: Object.entries(guest.seenOn).map(([host, { state, needs, unmovable }]) => ({
         host,
         state,
         needs,
+        ...(unmovable === undefined ? {} : { unmovable, sentence: hostRefusalSentence(unmovable) }),
       })),
       ...(guest.start === undefined ? {} : { startingOn: guest.start.host }),
       isAlarming: runningOn(guest).length > 1,

@@ -1,7 +1,8 @@
 import type { EventOf } from '@ferry/schemas/event'
-import type { GuestNeeds, GuestReport, GuestState, MadeFor } from '@ferry/schemas/guest'
+import type { GuestNeeds, GuestState, MadeFor } from '@ferry/schemas/guest'
+import type { GuestReport } from '@ferry/schemas/inventory'
 import { messages } from '@ferry/schemas/messages'
-import type { Cause } from '@ferry/schemas/refusal'
+import type { Cause, HostRefusal } from '@ferry/schemas/refusal'
 import * as migrations from './migration.ts'
 import type { Fence, Migration, MigrationEvent, Place } from './migration.ts'
 import { isEnded } from './phases.ts'
@@ -41,7 +42,12 @@ export type StaleCopy = {
 /** `lastSeen`: the report under the key before. */
 export type Gone = Place & { readonly host: string; readonly lastSeen: number }
 
-export type Seen = { state: GuestState; needs: GuestNeeds; receives?: MadeFor }
+export type Seen = {
+  state: GuestState
+  needs: GuestNeeds
+  receives?: MadeFor
+  unmovable?: HostRefusal
+}
 
 export type GuestEvent =
   | MigrationEvent
@@ -119,8 +125,8 @@ export function sight(
     if (wasWhole && gone !== undefined && Object.keys(guest.seenOn).length === 0) guest.gone = gone
     return
   }
-  const { state, needs, receives } = report
-  see(guest, host, { state, needs, ...(receives === undefined ? {} : { receives }) })
+  const { vm: _, ...seen } = report
+  see(guest, host, seen)
 }
 
 function see(guest: Guest, host: string, seen: Seen): void {

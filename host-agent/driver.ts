@@ -1,5 +1,6 @@
 import type { Writable } from 'node:stream'
-import type { GuestNeeds, GuestReport } from '@ferry/schemas/guest'
+import type { GuestNeeds } from '@ferry/schemas/guest'
+import type { GuestReport } from '@ferry/schemas/inventory'
 import type { DataOf } from '@ferry/schemas/messages'
 import type { CopyProgress, Policy } from '@ferry/schemas/policy'
 import type { Failure, HostRefusal } from '@ferry/schemas/refusal'
@@ -27,6 +28,8 @@ export type Driver = {
   readonly start: (vm: string) => Promise<Begun>
   /** May it leave, and what must the target know? The definition is written in that version, or the first. Changes nothing. */
   readonly begin: (vm: string, definitionVersion?: number) => Promise<Begun>
+  /** What `begin` would refuse running guests for, by name; where asking does not disturb the hypervisor, or wait for it. */
+  readonly foresee?: (vms: readonly string[]) => Promise<ReadonlyMap<string, HostRefusal>>
   /** Makes the receiving guest, from the definition that `begin` gave. `undefined`: it is there, with nothing to say. */
   readonly prepare: (landing: Landing) => Promise<HostRefusal | Prepared | undefined>
   readonly perform: (vm: string, order: PerformOrder) => Promise<SentByHypervisor>

@@ -1,3 +1,4 @@
+import type { GuestReport } from '@ferry/schemas/inventory'
 import type { DataOf } from '@ferry/schemas/messages'
 import { timestamp } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
@@ -92,7 +93,7 @@ async function report(edges: InventoryEdges, present: Present, told: () => void)
       const alarm = await stopped()
       const asOf = await upTo()
       if (asOf !== present.asOf) Object.assign(present, { asOf, unknown: undefined })
-      const guests = (await driver.inspect()).toSorted((a, b) => (a.vm < b.vm ? -1 : 1))
+      const guests = await inventoryOf(driver)
       const data = {
         ...facts,
         ...driver.hypervisor,
@@ -125,6 +126,16 @@ async function report(edges: InventoryEdges, present: Present, told: () => void)
     await clock.sleep(LOOK_AGAIN_MS, AbortSignal.any([present.wake.signal, signal])).catch(() => {})
     await clock.sleep(SETTLE_MS, signal).catch(() => {})
   }
+}
+
+async function inventoryOf(driver: Driver): Promise<GuestReport[]> {
+  const guests = (await driver.inspect()).toSorted((a, b) => (a.vm < b.vm ? -1 : 1))
+  const running = guests.filter(({ state }) => state === 'running').map(({ vm }) => vm)
+  const foreseen = await driver.foresee?.(running)
+  return guests.map((guest) => {
+    const unmovable = foreseen?.get(guest.vm)
+    return unmovable === undefined ? guest : { ...guest, unmovable }
+  })
 }
 
 /** Does everybody know this host by the key that it has now? If not, nothing that is sealed for it can be opened. */

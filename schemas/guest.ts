@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
-import { Bytes, Id, Name } from './words.ts'
+import { Bytes, Id } from './words.ts'
 
 /**
  * What a copy of a guest is doing on a host, as its hypervisor says.
@@ -31,12 +31,3 @@ export type GuestNeeds = Static<typeof GuestNeeds>
 /** The attempt that a copy was made for: it stands at the copy as long as that has never been started. */
 export const MadeFor = Type.Object({ migration: Id, attempt: Type.Integer({ minimum: 1 }) })
 export type MadeFor = Static<typeof MadeFor>
-
-/** One guest in a host's inventory. */
-export const GuestReport = Type.Object({
-  vm: Name,
-  state: GuestState,
-  needs: GuestNeeds,
-  receives: Type.Optional(MadeFor),
-})
-export type GuestReport = Static<typeof GuestReport>

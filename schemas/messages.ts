@@ -1,6 +1,7 @@
 import { Type } from 'typebox'
 import type { Static, TObject } from 'typebox'
-import { GuestNeeds, GuestReport, GuestState } from './guest.ts'
+import { GuestNeeds, GuestState } from './guest.ts'
+import { GuestReport } from './inventory.ts'
 import { CopyProgress, Policy } from './policy.ts'
 import { Cause, Failure, HostRefusal } from './refusal.ts'
 import {

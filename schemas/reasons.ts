@@ -8,9 +8,14 @@ import { Cause, Failure, HostRefusal } from './refusal.ts'
  */
 type Data = { readonly [field: string]: unknown }
 
-const shapes = Object.entries({ refusal: HostRefusal, failure: Failure, cause: Cause })
+const shapes = Object.entries({
+  refusal: HostRefusal,
+  failure: Failure,
+  cause: Cause,
+  unmovable: HostRefusal,
+})
 
-/** The data of a message, with the reasons in it, and those in its cause, as this release can say them. */
+/** The data of a message, with the reasons in it, in its cause and in its lists, as this release can say them. */
 export function withKnownReasons(data: Data): Data {
   const reasons = shapes.flatMap(([field, shape]) => {
     const reason = data[field]
@@ -19,7 +24,13 @@ export function withKnownReasons(data: Data): Data {
     const unknown = { type: 'UnknownReason', reason: reason.type }
     return [[field, fits(shape, sayable) ? sayable : unknown]]
   })
-  return reasons.length === 0 ? data : { ...data, ...Object.fromEntries(reasons) }
+  const lists = Object.entries(data).flatMap(([field, list]) =>
+    Array.isArray(list) && list.some(isData)
+      ? [[field, list.map((each: unknown) => (isData(each) ? withKnownReasons(each) : each))]]
+      : [],
+  )
+  const sayable = [...reasons, ...lists]
+  return sayable.length === 0 ? data : { ...data, ...Object.fromEntries(sayable) }
 }
 
 const isData = (value: unknown): value is Data =>

@@ -2,7 +2,7 @@ import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { GuestNeeds, GuestState } from './guest.ts'
 import { Policy } from './policy.ts'
-import { Cause } from './refusal.ts'
+import { Cause, HostRefusal } from './refusal.ts'
 import { Bytes, Id, Moment, Name, Position, Text } from './words.ts'
 
 /** What a coordinator shows of its fold: each view names the position that it is true for. */
@@ -51,7 +51,16 @@ export const FleetView = Type.Object({
   guests: Type.Array(
     Type.Object({
       vm: Name,
-      copies: Type.Array(Type.Object({ host: Name, state: GuestState, needs: GuestNeeds })),
+      copies: Type.Array(
+        Type.Object({
+          host: Name,
+          state: GuestState,
+          needs: GuestNeeds,
+          /** Why it cannot leave this host as things are. */
+          unmovable: Type.Optional(HostRefusal),
+          sentence: Type.Optional(Text),
+        }),
+      ),
       startingOn: Type.Optional(Name),
       /** True where more than one host reports it running (I1). */
       isAlarming: Type.Boolean(),

@@ -43,7 +43,7 @@ function fleetText({ position, leader, hosts, guests }: FleetView): string {
       ...guests.map(({ vm, copies, isAlarming, startingOn, migration }) => [
         vm,
         (isAlarming ? 'TWICE: ' : '') +
-          (copies.map(({ host, state }) => `${host} (${state})`).join(', ') ||
+          (copies.map(copyText).join(', ') ||
             (startingOn === undefined ? 'nowhere' : `ordered to start on ${startingOn}`)),
         size(copies[0]?.needs.memoryBytes ?? 0),
         migration === undefined
@@ -58,3 +58,6 @@ function fleetText({ position, leader, hosts, guests }: FleetView): string {
     ]),
   ].join('\n')
 }
+
+const copyText = ({ host, state, sentence }: FleetView['guests'][number]['copies'][number]) =>
+  `${host} (${state}${sentence === undefined ? '' : `; cannot leave: ${sentence}`})`

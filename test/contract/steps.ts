@@ -52,7 +52,7 @@ export type StepsOptions = {
 
 type Call = Exclude<
   keyof Driver,
-  'hypervisor' | 'definitions' | 'inspect' | 'start' | 'onChange' | 'close'
+  'hypervisor' | 'definitions' | 'inspect' | 'foresee' | 'start' | 'onChange' | 'close'
 >
 
 const spots = ['asking', 'asked', 'before', 'after', 'answered'] as const

@@ -1,5 +1,6 @@
 import type { EventOf, Writer } from '@ferry/schemas/event'
-import type { GuestNeeds, GuestReport } from '@ferry/schemas/guest'
+import type { GuestNeeds } from '@ferry/schemas/guest'
+import type { GuestReport } from '@ferry/schemas/inventory'
 import type { DataOf, MessageName } from '@ferry/schemas/messages'
 import { defaultPolicy } from '@ferry/schemas/policy'
 import type { Cause, Failure, HostRefusal } from '@ferry/schemas/refusal'

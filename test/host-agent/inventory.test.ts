@@ -1,5 +1,9 @@
 import type { EventOf } from '@ferry/schemas/event'
 import { systemClock, timestamp } from '@ferry/events/clock'
+import { defaultRules } from '@ferry/coordinator/decide/world'
+import type { World } from '@ferry/coordinator/decide/world'
+import { emptyFleet, replay } from '@ferry/events/fleet'
+import type { Log } from '@ferry/events/log'
 import { memoryLog } from '@ferry/events/log/in-memory'
 import { memoryRegisters } from '@ferry/events/log/in-memory-registers'
 import { hostSubject } from '@ferry/events/subjects'
@@ -8,6 +12,7 @@ import { reportInventory } from '@ferry/host-agent/inventory'
 import { journal as makeJournal } from '@ferry/host-agent/journal'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { fleetView } from '@ferry/coordinator/views'
 import { silent } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
 
@@ -16,6 +21,30 @@ const test = suite('an inventory')
 
 /** Far less than the time after which an agent looks again anyway. */
 const SOON_MS = 10_000
+
+const aWorld: World = {
+  now: 0,
+  alive: new Set(['rack1']),
+  canFence: new Set(),
+  rules: defaultRules,
+  me: { coordinator: 'one' },
+}
+
+const edgesOf = (log: Log, signal: AbortSignal) => ({
+  host: 'rack1',
+  log,
+  heartbeats: memoryRegisters(systemClock),
+  clock: systemClock,
+  say: silent,
+  facts: {
+    address: { host: '127.0.0.1', port: 7000 },
+    key: `X${'A'.repeat(55)}`,
+    agentVersion: '0.1.0',
+    transferVersion: 2,
+  },
+  stopped: async () => undefined,
+  signal,
+})
 
 test('is made again when a word of its host stands before it that it did not know of', async () => {
   const log = memoryLog(systemClock)
@@ -27,20 +56,10 @@ test('is made again when a word of its host stands before it that it did not kno
 
   const over = new AbortController()
   const journal = makeJournal((position) => reporter.noted(position))
-  const address = { host: '127.0.0.1', port: 7000 }
-  const key = `X${'A'.repeat(55)}`
-  const facts = { address, key, agentVersion: '0.1.0', transferVersion: 2 }
   const reporter = reportInventory({
-    host: 'rack1',
-    log,
-    heartbeats: memoryRegisters(systemClock),
-    clock: systemClock,
-    say: silent,
+    ...edgesOf(log, over.signal),
     driver,
-    facts,
     upTo: async () => journal.upTo(),
-    stopped: async () => undefined,
-    signal: over.signal,
   })
   const last = async (): Promise<EventOf<'HostReported'>['data'] | undefined> => {
     const message = (await log.last(hostSubject('rack1')))?.message
@@ -73,6 +92,42 @@ test('is made again when a word of its host stands before it that it did not kno
       message: { is: 'event', event },
     })
     await until('it to be said again', async () => (await last())?.asOf === position, SOON_MS)
+  } finally {
+    over.abort()
+    await reporter.reporting
+  }
+})
+
+test('says why a running guest may not leave, where its hypervisor can tell', async () => {
+  const log = memoryLog(systemClock)
+  const definitionOf = async () => ({ memoryMiB: 1, pagesPerSecond: 100 })
+  const world = { guests: new Map(), memoryBytes: 64 * 1024 ** 2, definitionOf }
+  const driver = simulatedDriver(world, systemClock)
+  for (const vm of ['web1', 'web2']) assert.ok('needs' in (await driver.start(vm)))
+
+  const fleet = emptyFleet()
+  const unmovable = { type: 'StartsByItself', vm: 'web2' } as const
+  const over = new AbortController()
+  const reporter = reportInventory({
+    ...edgesOf(log, over.signal),
+    driver: {
+      ...driver,
+      foresee: async (vms) => new Map(vms.slice(1).map((vm) => [vm, unmovable])),
+    },
+    upTo: async () => 0,
+  })
+  try {
+    await reporter.reported
+    await replay(log.read({ after: 0 }), fleet)
+    const { guests } = fleetView(fleet, aWorld)
+    assert.equal(
+      guests.map(({ vm, copies }) => [vm, copies[0]?.unmovable]),
+      [
+        ['web1', undefined],
+        ['web2', unmovable],
+      ],
+    )
+    assert.match(guests[1]?.copies[0]?.sentence ?? '', 'web2')
   } finally {
     over.abort()
     await reporter.reporting

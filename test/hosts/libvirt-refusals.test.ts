@@ -106,12 +106,16 @@ async function loaded(vm: string): Promise<void> {
 const stateOn = async (driver: Driver, vm: string) =>
   (await driver.inspect()).find((guest) => guest.vm === vm)?.state
 
+const foreseen = async (vm: string) => (await source.foresee?.([vm]))?.get(vm)
+
 test('a guest that libvirt would start by itself may not leave', async () => {
   await defined('auto')
   await hosts.virsh('source', 'autostart', 'auto')
   assert.equal(await source.begin('auto'), { refusal: { type: 'StartsByItself', vm: 'auto' } })
+  assert.equal(await foreseen('auto'), { type: 'StartsByItself', vm: 'auto' })
   await hosts.virsh('source', 'autostart', '--disable', 'auto')
   assert.ok('definition' in (await source.begin('auto')))
+  assert.is(await foreseen('auto'), undefined)
   await source.release('auto')
 })
 
@@ -121,6 +125,7 @@ test('a guest whose disk is written to and lies on no shared storage may not lea
   assert.ok('refusal' in answer && answer.refusal.type === 'DiskUnmovable', JSON.stringify(answer))
   assert.is(answer.refusal.path, join(root, 'local.img'))
   assert.match(answer.refusal.why, /^Ferry moves no disks, .*Unsafe migration/)
+  assert.equal(await foreseen('local'), answer.refusal)
   await source.release('local')
 })
 

@@ -4,6 +4,7 @@ import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import type { GuestNeeds } from '@ferry/schemas/guest'
 import type { HostRefusal } from '@ferry/schemas/refusal'
+import { Overdue, within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import type { Begun, Driver, Landing, Prepared } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
@@ -17,6 +18,7 @@ import { isOurs, whatElse } from './other-hand.ts'
 import type { LibvirtFacts } from './probe.ts'
 import { procedures } from './procedures.ts'
 import type { Parameter } from './procedures.ts'
+import type { Libvirt } from './rpc.ts'
 import { descriptionIn, failed, refusalOf, startFrom } from './start.ts'
 import { Code, Description, MigrateFlag } from './words.ts'
 
@@ -45,6 +47,8 @@ const MEBIBYTE = 1024 ** 2
 const FLAGS = MigrateFlag.live | MigrateFlag.paused
 /** libvirt itself starts QEMU in this time, or gives up. */
 const PREPARE_MS = 60_000
+/** A guest takes it a few milliseconds. */
+const FORESEE_MS = 3000
 const LONGEST_SOCKET_PATH = 107
 
 export function libvirtDriver(settings: LibvirtSettings): Driver {
@@ -67,8 +71,15 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
   }
 
   /** Phase by phase as libvirt's own client does it, with its flags; and what QEMU sends goes through our sockets. */
-  async function begun({ domain, xml: found }: Looked): Promise<Begun> {
-    const libvirt = await daemon.libvirt()
+  async function begun({ domain, xml: found }: Looked, libvirt: Libvirt): Promise<Begun> {
+    if (!facts.canMigrateByPhases)
+      return {
+        refusal: {
+          type: 'CapabilityMissing',
+          capability: 'migration by phases with parameters',
+          hypervisor: `libvirt ${facts.hypervisor.hypervisorVersion}`,
+        },
+      }
     const { isOn } = await libvirt.call(procedures.autostart, { domain })
     if (isOn !== 0) return { refusal: { type: 'StartsByItself', vm: domain.name } }
     const job = await daemon.jobOn(domain)
@@ -81,7 +92,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
         flags: FLAGS,
       })
       const needs = needsIn(found)
-      const persistentXml = await persistentXmlOf(domain)
+      const persistentXml = await persistentXmlOf(domain, libvirt)
       const definition: Definition = {
         memoryMiB: Math.ceil(needs.memoryBytes / MEBIBYTE),
         xml,
@@ -97,8 +108,10 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     }
   }
 
-  async function persistentXmlOf(domain: Looked['domain']): Promise<string | undefined> {
-    const libvirt = await daemon.libvirt()
+  async function persistentXmlOf(
+    domain: Looked['domain'],
+    libvirt: Libvirt,
+  ): Promise<string | undefined> {
     const { isPersistent } = await libvirt.call(procedures.isPersistent, { domain })
     if (isPersistent === 0) return undefined
     const flags = Description.secure | Description.inactive
@@ -168,15 +181,31 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       if (here === undefined) return { refusal: { type: 'GuestGone', vm } }
       if (here.state !== 'running')
         return { refusal: { type: 'GuestNotRunning', vm, state: here.state } }
-      if (!facts.canMigrateByPhases)
-        return {
-          refusal: {
-            type: 'CapabilityMissing',
-            capability: 'migration by phases with parameters',
-            hypervisor: `libvirt ${facts.hypervisor.hypervisorVersion}`,
-          },
+      return begun(here, await daemon.libvirt())
+    },
+
+    foresee: async (vms) => {
+      const found = new Map<string, HostRefusal>()
+      if (vms.length === 0) return found
+      // One that hangs must not hold up what else is asked of libvirtd; what is behind it is not known then.
+      const libvirt = await daemon.fresh()
+      const all = async () => {
+        for (const vm of vms) {
+          const here = await look(vm)
+          // While libvirt is at something with it, it would wait for that, or speak of it.
+          if (here?.state !== 'running' || (await daemon.jobOn(here.domain)) !== undefined) continue
+          const answer = await begun(here, libvirt)
+          if ('refusal' in answer) found.set(vm, answer.refusal)
         }
-      return begun(here)
+      }
+      try {
+        await within(clock, FORESEE_MS, 'libvirt saying what may leave', all())
+      } catch (error) {
+        if (!(error instanceof Overdue)) throw error
+      } finally {
+        libvirt.close()
+      }
+      return new Map(found)
     },
 
     prepare: async (landing): Promise<HostRefusal | Prepared> => {
