@@ -348,10 +348,10 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     server.stop(weather.between(100, 5000))
     server.putBack(Math.max(0, length - count))
   }
-  /** The worst moment to lose it: somebody acts on a verdict. Behind each it is as likely as within any second. */
+  /** The worst moments to lose it: somebody lets a guest run. Behind each it is as likely as within any second. */
   server.onStored(({ message }) => {
     const type = message.is === 'event' ? message.event.type : undefined
-    if (type !== 'Committed' && type !== 'Cancelled') return
+    if (type !== 'Committed' && type !== 'Cancelled' && type !== 'Start') return
     if (weather.happens(faults().lostTailPerSecond))
       time.after(weather.between(0, 20), () => loseTail(weather.whole(8)))
   })
