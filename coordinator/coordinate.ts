@@ -205,6 +205,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   const world = (): World => ({
     now: anchor.storedAt + (clock.elapsed() - anchor.elapsed),
     alive: hosts.alive(),
+    known: hosts.known(),
     canFence: fences.hosts,
     rules,
     me,

@@ -7,6 +7,8 @@ const SILENT_AFTER_MS = 6000
 
 export type Heartbeats = {
   readonly alive: () => ReadonlySet<string>
+  /** Those that were ever heard of by their heartbeats, also before this process began to listen. */
+  readonly known: () => ReadonlySet<string>
   readonly watching: Promise<void>
 }
 
@@ -32,6 +34,7 @@ export function listenToHeartbeats(
   })()
   return {
     alive: () => new Set([...heard].filter(([, { at }]) => isAlive(at)).map(([host]) => host)),
+    known: () => new Set(heard.keys()),
     watching,
   }
 }

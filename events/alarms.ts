@@ -19,7 +19,8 @@ export type Alarms = {
   recovery?: Recovery
 }
 
-export type Alarm = Place & DataOf<'LogBehind'> & { readonly who: string }
+/** `host`: it was raised by one. */
+export type Alarm = Place & DataOf<'LogBehind'> & { readonly who: string; readonly host?: string }
 export type Recovery = Place & DataOf<'LogRecovered'> & { readonly id: string }
 
 export const noAlarms = (): Alarms => ({ life: 0, head: 0, standing: {} })
@@ -37,8 +38,14 @@ export function evolve(
     const { life } = event.data
     if (life < alarms.life)
       return `it is about life ${life} of the log, and position ${alarms.head} answered for that`
-    const who = nameOf(event.writer)
-    alarms.standing[who] = { ...place, ...event.data, who }
+    const { writer } = event
+    const who = nameOf(writer)
+    alarms.standing[who] = {
+      ...place,
+      ...event.data,
+      who,
+      ...('host' in writer ? { host: writer.host } : {}),
+    }
     return undefined
   }
   const { after, answers } = event.data

@@ -65,6 +65,7 @@ export function worldAfter(
   return {
     now: START_AT + entries.length * STEP_MS + laterMs,
     alive: new Set(fleet.hosts.keys()),
+    known: new Set(fleet.hosts.keys()),
     canFence: new Set(),
     rules: { ...defaultRules, ...rules },
     me: { coordinator: 'c1' },

@@ -54,18 +54,18 @@ export function judgeRecover(
   }
 }
 
-/** Hosts that have not said what runs there since they stopped for the last alarm. */
+/**
+ * Hosts that have not said what runs there since they stopped for the last alarm. What is left of the log need not know
+ * all of them: one that has ever beaten, or has raised an alarm itself, is there as well.
+ */
 export function silentSince(fleet: Fleet, world: World): string[] {
-  const alarmedAt = Math.max(
-    0,
-    ...Object.values(fleet.alarms.standing).map(({ position }) => position),
-  )
-  return [...fleet.hosts.values()]
-    .filter(
-      ({ host, position, report: { stopped = 0 } }) =>
-        !world.alive.has(host) || Math.min(position, stopped) < alarmedAt,
-    )
-    .map(({ host }) => host)
+  const alarms = Object.values(fleet.alarms.standing)
+  const alarmedAt = Math.max(0, ...alarms.map(({ position }) => position))
+  const hosts = [...fleet.hosts.keys(), ...world.known, ...alarms.flatMap(({ host }) => host ?? [])]
+  return [...new Set(hosts)].filter((host) => {
+    const { position = 0, report } = fleet.hosts.get(host) ?? {}
+    return !world.alive.has(host) || Math.min(position, report?.stopped ?? 0) < alarmedAt
+  })
 }
 
 type Place = { readonly host?: string; readonly isRunning: boolean }

@@ -78,6 +78,7 @@ test('whatever speaks against a host is named', () => {
   const world = {
     ...worldAfter({ fleet, entries, rulings }, 0),
     alive: new Set(['a', 'b', 'c', 'd', 'e', 'f']),
+    known: new Set(['a', 'b', 'c', 'd', 'e', 'f']),
   }
   const found = candidatesFor(fleet, { vm: 'web1', source: 'rack1' }, needs, world)
   assert.equal(

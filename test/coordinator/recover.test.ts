@@ -98,4 +98,20 @@ test('hosts that said nothing since the alarm are waited for, and a whole log is
   assert.is(judged(tell(...switching)), 'LogWhole')
 })
 
+test('nor is a host forgotten that what is left of the log does not know', () => {
+  const byCoordinator = { ...logBehind(), writer: { coordinator: 'c1' } }
+  const told = tell(byCoordinator, hostReported('rack1', [], late))
+  const request = { by: 'test', without: [], guests: [] }
+  const { alive } = worldAfter(told, 0)
+  const world = worldAfter(told, 0, {}, { alive: new Set([...alive, 'rack2']) })
+  const judge = (more: Partial<RecoverRequest> = {}) =>
+    judgeRecover(told.fleet, { ...request, ...more }, { ...world, known: world.alive })
+  assert.equal(judge(), { refusal: { type: 'HostsSilent', hosts: ['rack2'] } })
+  assert.ok('decision' in judge({ without: ['rack2'] }))
+
+  const byHost = tell(logBehind(), hostReported('rack1', [], late))
+  assert.is(judged(byHost), 'HostsSilent')
+  assert.ok(Array.isArray(judged(byHost, { without: ['rack2'] })))
+})
+
 test.run()

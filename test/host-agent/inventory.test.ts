@@ -25,6 +25,7 @@ const SOON_MS = 10_000
 const aWorld: World = {
   now: 0,
   alive: new Set(['rack1']),
+  known: new Set(['rack1']),
   canFence: new Set(),
   rules: defaultRules,
   me: { coordinator: 'one' },
