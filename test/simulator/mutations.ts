@@ -119,6 +119,12 @@ export const mutations: readonly Mutation[] = [
     to: 'Math.min(position, stopped + alarmedAt) < alarmedAt',
   },
   {
+    bug: 'a recovery forgets the hosts that the log has forgotten',
+    file: 'coordinator/decide/recover.ts',
+    from: '...fleet.hosts.keys(), ...world.known, ...alarms.flatMap(({ host }) => host ?? [])',
+    to: '...fleet.hosts.keys()',
+  },
+  {
     bug: 'an inventory does not count behind a verdict',
     file: 'events/guest.ts',
     from: "const isWord = 'host' in event.writer && messages[event.type].kind === 'fact'",
