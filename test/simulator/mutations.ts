@@ -115,8 +115,8 @@ export const mutations: readonly Mutation[] = [
   {
     bug: 'a recovery does not wait until each host has stopped',
     file: 'coordinator/decide/recover.ts',
-    from: 'Math.min(position, stopped) < alarmedAt',
-    to: 'Math.min(position, stopped + alarmedAt) < alarmedAt',
+    from: 'Math.min(position, report?.stopped ?? 0) < alarmedAt',
+    to: 'position < alarmedAt',
   },
   {
     bug: 'a recovery forgets the hosts that the log has forgotten',
