@@ -107,12 +107,6 @@ export const mutations: readonly Mutation[] = [
     to: "if (!('host' in event.writer))",
   },
   {
-    bug: 'an order to start is carried out though the record does not want it any more',
-    file: 'host-agent/serve.ts',
-    from: 'if (!(await isWanted(command, hands))) {',
-    to: 'if (!(await isWanted(command, hands)) && data.start === vm) {',
-  },
-  {
     bug: 'a recovery does not wait until each host has stopped',
     file: 'coordinator/decide/recover.ts',
     from: 'Math.min(position, report?.stopped ?? 0) < alarmedAt',
@@ -147,23 +141,5 @@ export const mutations: readonly Mutation[] = [
     file: 'events/entry.ts',
     from: 'if (own === subject) return message',
     to: 'if (own !== undefined) return message',
-  },
-  {
-    bug: 'what ends an attempt breaks off the command that waits last, not the one under way',
-    file: 'host-agent/serve.ts',
-    from: 'for (const work of present) if',
-    to: 'for (const work of present.slice(-1)) if',
-  },
-  {
-    bug: 'a transfer lets anybody in who has been let in before',
-    file: 'host-agent/transfer/port.ts',
-    from: "if (slot.isUsed) return 'UsedTransfer'",
-    to: 'if (slot.isUsed) return undefined',
-  },
-  {
-    bug: 'a guest is not kept paused for a silent log after its end frame either',
-    file: 'host-agent/perform.ts',
-    from: 'const receipt = await sender.finish()',
-    to: 'const receipt = await sender.finish().finally(() => lastLook(gate, vm, hands))',
   },
 ]
