@@ -1,3 +1,4 @@
+import { readFileSync, rmSync } from 'node:fs'
 import { cp, mkdtemp, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { cpus, tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -17,9 +18,22 @@ const rooms = ['schemas', 'events', 'coordinator', 'host-agent', 'test']
 const words = process.argv.slice(2)
 const known = knownSeeds(await readFile(join(import.meta.dirname, 'seeds.txt'), 'utf8'))
 
+/** A bug whose line has changed is said at once. */
+for (const { file, from } of mutations)
+  if (readFileSync(join(ROOT, file), 'utf8').split(from).length !== 2)
+    throw new Error(`'${from}' does not stand once in ${file}`)
+
 const rows: string[] = []
 let missed = 0
 const copy = await mkdtemp(join(tmpdir(), 'ferry-mutations-'))
+for (const [signal, code] of [
+  ['SIGINT', 130],
+  ['SIGTERM', 143],
+] as const)
+  process.once(signal, () => {
+    rmSync(copy, { recursive: true, force: true })
+    process.exit(code)
+  })
 try {
   for (const room of rooms)
     await cp(join(ROOT, room), join(copy, room), { recursive: true, verbatimSymlinks: true })
@@ -45,7 +59,6 @@ process.exitCode = missed === 0 ? 0 : 1
 async function within(folder: string, { file, from, to }: Mutation) {
   const path = join(folder, file)
   const text = await readFile(path, 'utf8')
-  if (text.split(from).length !== 2) throw new Error(`'${from}' does not stand once in ${file}`)
   await writeFile(
     path,
     text.replace(from, () => to),
