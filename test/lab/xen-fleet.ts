@@ -8,7 +8,7 @@ import { withLab } from '../real/lab.ts'
 import type { Lab } from '../real/lab.ts'
 import { until } from '../until.ts'
 import { putPrograms } from './programs.ts'
-import { describeXenGuest, lastCount } from './xen-guest.ts'
+import { countsOf, describeXenGuest, lastCount } from './xen-guest.ts'
 import type { XenKind } from './xen-guest.ts'
 import { LOOK_EVERY_MS, OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
 import type { XenHosts } from './xen-hosts.ts'
@@ -32,6 +32,8 @@ export type XenFleet = {
   readonly ended: (request: string) => Promise<MigrationView>
   /** One domain in the world, on that host, running under its own name, whole, and counting on from where it was. */
   readonly onlyOn: (rack: Rack, vm: string) => Promise<void>
+  /** Every number that it has counted to was counted once, on one of the hosts; a move may cut a line in two. */
+  readonly countedOnce: (vm: string, moves: number) => Promise<void>
   /** The names of the guests' domains in both hosts, with their states. */
   readonly domains: () => Promise<Readonly<Record<Rack, string>>>
 }
@@ -143,6 +145,18 @@ async function openFleet(lab: Lab, hosts: XenHosts): Promise<XenFleet> {
       const seen = await lastCount(hosts, rack, vm)
       assert.is(seen?.fault, undefined)
       counts.set(vm, seen?.count ?? before)
+    },
+    countedOnce: async (vm, moves) => {
+      const lists = await Promise.all(racks.map((rack) => countsOf(hosts, rack, vm)))
+      const all = lists.flat()
+      const numbers = new Set(all.map(({ count }) => count))
+      assert.is(numbers.size, all.length, 'a number was counted to twice')
+      const missing = Math.max(...numbers) + 1 - numbers.size
+      assert.ok(missing <= moves, `${missing} numbers are missing after ${moves} moves`)
+      assert.is(
+        all.find(({ fault }) => fault !== undefined),
+        undefined,
+      )
     },
   }
 }
