@@ -7,7 +7,7 @@ const SILENT_AFTER_MS = 6000
 
 export type Heartbeats = {
   readonly alive: () => ReadonlySet<string>
-  /** Those that were ever heard of by their heartbeats, also before this process began to listen. */
+  /** Those whose heartbeat this process has ever heard. */
   readonly known: () => ReadonlySet<string>
   readonly watching: Promise<void>
 }

@@ -56,7 +56,7 @@ export function judgeRecover(
 
 /**
  * Hosts that have not said what runs there since they stopped for the last alarm. What is left of the log need not know
- * all of them: one that has ever beaten, or has raised an alarm itself, is there as well.
+ * all of them: one that was ever heard to beat, or has raised an alarm itself, is there as well.
  */
 export function silentSince(fleet: Fleet, world: World): string[] {
   const alarms = Object.values(fleet.alarms.standing)

@@ -6,7 +6,7 @@ export type World = {
   readonly now: number
   /** Hosts whose heartbeat was heard lately. */
   readonly alive: ReadonlySet<string>
-  /** Hosts that were ever heard of by their heartbeats: there may be some that a log which lost its tail does not know. */
+  /** Hosts whose heartbeat was ever heard: there may be some that a log which lost its tail does not know. */
   readonly known: ReadonlySet<string>
   /** Hosts that this coordinator has a command for to turn them off. */
   readonly canFence: ReadonlySet<string>
