@@ -201,7 +201,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   let anchor = { storedAt: clock.now(), elapsed: clock.elapsed() }
   let timer: { at: number; prevent: () => void } | undefined
 
-  const hosts = listenToHeartbeats(heartbeats, clock, () => lookAgain(), signal)
+  const hosts = listenToHeartbeats({ heartbeats, kept: leases }, clock, () => lookAgain(), signal)
   const world = (): World => ({
     now: anchor.storedAt + (clock.elapsed() - anchor.elapsed),
     alive: hosts.alive(),

@@ -1,40 +1,50 @@
 import type { Clock } from '@ferry/events/clock'
 import type { Registers } from '@ferry/events/registers'
-import { nameOf } from '@ferry/events/subjects'
+import { nameOf, token } from '@ferry/events/subjects'
 
 /** Hosts write `heartbeat.<host>` every second; one that was silent for longer than this is not counted on. */
 const SILENT_AFTER_MS = 6000
 
 export type Heartbeats = {
   readonly alive: () => ReadonlySet<string>
-  /** Those whose heartbeat this process has ever heard. */
+  /** Those whose heartbeat any coordinator has ever heard. */
   readonly known: () => ReadonlySet<string>
-  readonly watching: Promise<void>
+  readonly watching: Promise<unknown>
 }
 
-/** Listens to the hosts' heartbeats. When one came is taken from this process's own clock. */
+/**
+ * Listens to the hosts' heartbeats. When one came is taken from this process's own clock. Heartbeats expire, and a log may
+ * lose all that it knew of a host; so that there is such a host is kept in registers that do not expire, `known.<host>`.
+ */
 export function listenToHeartbeats(
-  registers: Registers,
+  { heartbeats, kept }: { readonly heartbeats: Registers; readonly kept: Registers },
   clock: Clock,
   changed: () => void,
   signal: AbortSignal,
 ): Heartbeats {
   const heard = new Map<string, { revision: number; at: number }>()
+  const known = new Set<string>()
   const isAlive = (at: number) => clock.elapsed() - at < SILENT_AFTER_MS
-  const watching = (async () => {
-    for await (const { key, revision } of registers.watch('heartbeat', signal)) {
+  const listen = async () => {
+    for await (const { key, revision } of heartbeats.watch('heartbeat', signal)) {
       const host = nameOf(key.slice('heartbeat.'.length))
       const before = heard.get(host)
       // Told once more, after a reconnect: no sign of life.
       if (before?.revision === revision) continue
       heard.set(host, { revision, at: clock.elapsed() })
+      // With each beat, until it is read back: a write may get lost.
+      if (!known.has(host)) kept.write(`known.${token(host)}`, host, 0).catch(() => {})
       // A host that is new, or back, may be what a waiting migration needs.
       if (before === undefined || !isAlive(before.at)) changed()
     }
-  })()
+  }
+  const remember = async () => {
+    for await (const { key } of kept.watch('known', signal))
+      known.add(nameOf(key.slice('known.'.length)))
+  }
   return {
     alive: () => new Set([...heard].filter(([, { at }]) => isAlive(at)).map(([host]) => host)),
-    known: () => new Set(heard.keys()),
-    watching,
+    known: () => new Set([...known, ...heard.keys()]),
+    watching: Promise.all([listen(), remember()]),
   }
 }
