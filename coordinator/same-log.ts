@@ -58,6 +58,13 @@ export function sameLog(edges: {
   async function* follow(last: FoldedLast | undefined) {
     let taken = last
     while (!signal.aborted) {
+      // Also at the beginning: it may have come back while all that stood in it was read.
+      if (compared !== returns) {
+        if (taken === undefined) compared = returns
+        else if (!(await isThere(taken)))
+          throw new LogLostTail(`what was folded at position ${taken.position} on ${taken.subject}`)
+        tell()
+      }
       const mine = returns
       const until = AbortSignal.any([signal, returned.signal])
       for await (const entry of log.follow({ after: taken?.position ?? 0, signal: until })) {
@@ -66,11 +73,6 @@ export function sameLog(edges: {
         taken = entry
         yield entry
       }
-      if (signal.aborted) return
-      if (taken === undefined) compared = returns
-      else if (!(await isThere(taken)))
-        throw new LogLostTail(`what was folded at position ${taken.position} on ${taken.subject}`)
-      tell()
     }
   }
   return {
