@@ -233,7 +233,12 @@ async function* deliveries(
   }
 }
 
-export function registersClient(edges: ClientEdges, prefix: string): Registers {
+/** @param keptMs for so long a value stands, as in a bucket with a limit of age. */
+export function registersClient(
+  edges: ClientEdges,
+  prefix: string,
+  keptMs = Number.POSITIVE_INFINITY,
+): Registers {
   const { life, link, server, network, time } = edges
   const request = requests(edges)
   const keyOf = (key: string) => `${prefix}/${key}`
@@ -260,6 +265,7 @@ export function registersClient(edges: ClientEdges, prefix: string): Registers {
         if (isOnItsWay || signal.aborted || life.isDead()) return
         const news = [...server.registers.values()]
           .filter(({ key, revision }) => revision > seen && key.startsWith(`${prefix}/${wanted}.`))
+          .filter(({ writtenAt }) => time.now() - writtenAt < keptMs)
           .toSorted((a, b) => a.revision - b.revision)
         if (news.length === 0) return
         isOnItsWay = true

@@ -205,7 +205,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       name: life.node,
       log: logClient(clientOf(life)),
       leases: registersClient(clientOf(life), 'leases'),
-      heartbeats: registersClient(clientOf(life), 'heartbeats'),
+      heartbeats: registersClient(clientOf(life), 'heartbeats', HEARTBEATS_KEPT_MS),
       snapshots: registerSnapshots(registersClient(clientOf(life), SNAPSHOTS), 'simulated', atOnce),
       snapshotEvery: SNAPSHOT_EVERY,
       clock: life.clock,
@@ -227,7 +227,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     return runAgent({
       host,
       log: logClient(clientOf(life)),
-      heartbeats: registersClient(clientOf(life), 'heartbeats'),
+      heartbeats: registersClient(clientOf(life), 'heartbeats', HEARTBEATS_KEPT_MS),
       clock: life.clock,
       say,
       driver: driverOn(machine, {
@@ -473,6 +473,8 @@ function refill<Key, Value>(map: Map<Key, Value>, from: ReadonlyMap<Key, Value>)
 }
 
 const SNAPSHOTS = 'snapshots'
+/** As in the real bucket. */
+const HEARTBEATS_KEPT_MS = 6000
 /** Seldom enough to cost nothing, and often enough for most restarts to begin with one. */
 const SNAPSHOT_EVERY = 400
 
