@@ -33,8 +33,8 @@ export type Daemon = {
   readonly find: (vm: string) => Promise<Domain | undefined>
   /** What has become of it since. */
   readonly stateNow: (copy: Looked) => Promise<GuestState | undefined>
-  /** What libvirtd does with it that takes long; undefined: nothing. */
-  readonly jobOn: (domain: Domain) => Promise<Job | undefined>
+  /** What libvirtd does with it that takes long; undefined: nothing. Asked by the shared connection, or by another one. */
+  readonly jobOn: (domain: Domain, by?: Libvirt) => Promise<Job | undefined>
   readonly end: (domain: Domain) => Promise<void>
   readonly onChange: (listener: () => void) => void
   readonly close: () => Promise<void>
@@ -138,8 +138,8 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
       const found = await Promise.all(domains.map((domain) => unlessGone(() => seen(domain))))
       return found.filter((each) => each !== undefined)
     },
-    jobOn: async (domain) => {
-      const its = await libvirt()
+    jobOn: async (domain, by) => {
+      const its = by ?? (await libvirt())
       const job = await unlessGone(() => its.call(procedures.jobNumbers, { domain, flags: 0 }))
       if (job === undefined || job.type === JobType.none) return undefined
       const operation = job.numbers.find(({ field }) => field === 'operation')?.value

@@ -9,7 +9,7 @@ import type { Clock } from '@ferry/events/clock'
 import type { Begun, Driver, Landing, Prepared } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
 import { readDefinition } from '../read-definition.ts'
-import { isCode, openDaemon } from './daemon.ts'
+import { isCode, openDaemon, unlessGone } from './daemon.ts'
 import type { Looked } from './daemon.ts'
 import { XmlInvalid, needsIn, withMark, writableDisksIn } from './domain-xml.ts'
 import { imageSocket, libvirtMoves } from './moves.ts'
@@ -82,7 +82,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       }
     const { isOn } = await libvirt.call(procedures.autostart, { domain })
     if (isOn !== 0) return { refusal: { type: 'StartsByItself', vm: domain.name } }
-    const job = await daemon.jobOn(domain)
+    const job = await daemon.jobOn(domain, libvirt)
     if (job !== undefined && !(await isOurs(folderOf(guests, domain.name))))
       return { refusal: failed(whatElse[job]) }
     try {
@@ -193,9 +193,10 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
         for (const vm of vms) {
           const here = await look(vm)
           // While libvirt is at something with it, it would wait for that, or speak of it.
-          if (here?.state !== 'running' || (await daemon.jobOn(here.domain)) !== undefined) continue
-          const answer = await begun(here, libvirt)
-          if ('refusal' in answer) found.set(vm, answer.refusal)
+          if (here?.state !== 'running') continue
+          if ((await daemon.jobOn(here.domain, libvirt)) !== undefined) continue
+          const answer = await unlessGone(() => begun(here, libvirt))
+          if (answer !== undefined && 'refusal' in answer) found.set(vm, answer.refusal)
         }
       }
       try {
