@@ -31,13 +31,13 @@ import type { Link } from './link.ts'
 import type { Life } from './life.ts'
 import { logClient, registersClient } from './log-client.ts'
 import { logServer } from './log-server.ts'
-import type { LogServer, Message, Remembered } from './log-server.ts'
+import type { Remembered } from './log-server.ts'
 import { agentGone, driverOn } from './machine.ts'
 import type { Machine } from './machine.ts'
-import { LOG, network as makeNetwork } from './network.ts'
-import { rashCommand, repeatedMessage, strangeMessage } from './strangers.ts'
+import { network as makeNetwork } from './network.ts'
 import { simulatedTime } from './time.ts'
 import { Violation } from './violation.ts'
+import { SNAPSHOTS, weatherOver } from './weather.ts'
 import { wireOf } from './wire.ts'
 import type { Ether } from './wire.ts'
 
@@ -69,8 +69,6 @@ export type Outcome = {
 /** In the calm, everything has so long to end: the longest limits of a migration, one after another. */
 const CALM_MS = 30 * 60_000
 const MEMORY_MIB = 1
-/** How many messages a server lacks at the most that was restored from an old copy. */
-const OLD_COPY = 300
 /** So often a guest is asked to move, in milliseconds. */
 const ASK_EVERY_MS = 120
 
@@ -338,66 +336,25 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       )
   })
 
-  const weather = chances('weather')
-  const nodes = () => [...lives.keys()]
-  const slipIn = (message: Message | undefined) => {
-    if (message !== undefined && server.hasRoom()) server.append(message)
-  }
-  const loseTail = (count: number) => {
-    const { length } = server.entries
-    server.stop(weather.between(100, 5000))
-    server.putBack(Math.max(0, length - count))
-  }
-  /** The worst moments to lose it: somebody lets a guest run. Behind each it is as likely as within any second. */
-  server.onStored(({ message }) => {
-    const type = message.is === 'event' ? message.event.type : undefined
-    if (type !== 'Committed' && type !== 'Cancelled' && type !== 'Start') return
-    if (weather.happens(faults().lostTailPerSecond))
-      time.after(weather.between(0, 20), () => loseTail(weather.whole(8)))
-  })
-  const storm = () => {
-    if (isCalm) return
-    time.after(100, storm)
-    const often = (perSecond: number) => weather.happens(perSecond / 10)
-    const now = faults()
-    if (often(now.logStopPerSecond)) server.stop(weather.between(100, 5000))
-    if (often(now.logFullPerSecond)) server.fill(weather.between(100, 10_000))
-    for (const disk of disks.values())
-      if (often(now.diskFullPerSecond)) disk.fill(weather.between(100, 20_000))
-    if (often(now.lostTailPerSecond))
-      loseTail(weather.happens(0.7) ? 1 + weather.whole(8) : weather.whole(OLD_COPY))
-    if (often(now.freezePerSecond * lives.size))
-      lives.get(weather.pick(nodes()))?.freeze(weather.between(100, 10_000))
-    if (often(now.partitionPerSecond * lives.size)) {
-      const [one, other] = [weather.pick(nodes()), weather.pick([LOG, ...hostNames])]
-      const ms = weather.between(100, 20_000)
-      if (weather.happens(0.7)) network.block(one, other, ms)
-      if (weather.happens(0.7)) network.block(other, one, ms)
-    }
-    for (const machine of machines.values()) {
-      const { world } = machine
-      if (often(now.hostCrashPerSecond)) {
-        switchOff(machine)
-      }
-      for (const vm of world.guests.keys())
-        if (often(now.hypervisorCrashPerSecond)) {
-          hurt.add(vm)
-          world.guests.delete(vm)
-        }
-    }
-    if (often(now.snapshotRotPerSecond)) rotSnapshot(server, weather)
-    if (often(now.rashCommandPerSecond)) {
-      slipIn(rashCommand(server, fleet, weather))
-    }
-    if (often(now.repeatedMessagePerSecond)) {
-      slipIn(repeatedMessage(server, fleet, weather))
-    }
-    if (often(now.junkPerSecond)) {
+  const storm = weatherOver({
+    time,
+    chance: chances('weather'),
+    faults,
+    isCalm: () => isCalm,
+    server,
+    network,
+    machines,
+    lives,
+    disks,
+    fleet,
+    hurt,
+    switchOff,
+    asJunk: (act) => {
       isJunk = true
-      slipIn(strangeMessage(server, weather))
+      act()
       isJunk = false
-    }
-  }
+    },
+  })
 
   const begunAt = time.now()
   const faultyUntil = begunAt + plan.faultySeconds * 1000
@@ -472,7 +429,6 @@ function refill<Key, Value>(map: Map<Key, Value>, from: ReadonlyMap<Key, Value>)
   for (const [key, value] of from) map.set(key, value)
 }
 
-const SNAPSHOTS = 'snapshots'
 /** As in the real bucket. */
 const HEARTBEATS_KEPT_MS = 6000
 /** Seldom enough to cost nothing, and often enough for most restarts to begin with one. */
@@ -483,22 +439,6 @@ const atOnce: Packing = {
   pack: async (bytes) => gzipSync(bytes, packed),
   unpack: async (bytes) => gunzipSync(bytes, unpacked),
   digest: async (bytes) => createHash('sha256').update(bytes).digest('hex'),
-}
-
-/** A register of a snapshot loses a part of its value, or goes; whoever reads it must take another one. */
-function rotSnapshot({ registers }: LogServer, chance: Chance): void {
-  const stored = [...registers.values()].filter(({ key }) => key.startsWith(`${SNAPSHOTS}/`))
-  if (stored.length === 0) return
-  const register = chance.pick(stored)
-  const { key, value } = register
-  if (chance.happens(0.3)) registers.delete(key)
-  else {
-    const at = chance.whole(value.length)
-    registers.set(key, {
-      ...register,
-      value: `${value.slice(0, at)}${chance.pick(['A', '+', ''])}${value.slice(at + 1)}`,
-    })
-  }
 }
 
 /**
