@@ -18,7 +18,8 @@ export const fleetVerb = (): Command =>
       ),
     )
 
-function fleetText({ position, leader, hosts, guests }: FleetView): string {
+/** What `ferry fleet` prints. */
+export function fleetText({ position, leader, hosts, guests }: FleetView): string {
   const now = Date.now()
   return [
     `at position ${position}, ${leader === undefined ? 'and nobody leads' : `led by ${leader}`}`,

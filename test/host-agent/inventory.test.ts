@@ -12,6 +12,7 @@ import { reportInventory } from '@ferry/host-agent/inventory'
 import { journal as makeJournal } from '@ferry/host-agent/journal'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { fleetText } from '@ferry/coordinator/cli/fleet'
 import { fleetView } from '@ferry/coordinator/views'
 import { silent } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
@@ -120,7 +121,8 @@ test('says why a running guest may not leave, where its hypervisor can tell', as
   try {
     await reporter.reported
     await replay(log.read({ after: 0 }), fleet)
-    const { guests } = fleetView(fleet, aWorld)
+    const view = fleetView(fleet, aWorld)
+    const { guests } = view
     assert.equal(
       guests.map(({ vm, copies }) => [vm, copies[0]?.unmovable]),
       [
@@ -128,7 +130,12 @@ test('says why a running guest may not leave, where its hypervisor can tell', as
         ['web2', unmovable],
       ],
     )
-    assert.match(guests[1]?.copies[0]?.sentence ?? '', 'web2')
+    const { sentence = '' } = guests[1]?.copies[0] ?? {}
+    assert.match(sentence, 'web2')
+    const lines = fleetText(view).split('\n')
+    assert.match(lines.find((line) => line.startsWith('web1')) ?? '', 'rack1 (running)')
+    const told = `rack1 (running; cannot leave: ${sentence})`
+    assert.match(lines.find((line) => line.startsWith('web2')) ?? '', told)
   } finally {
     over.abort()
     await reporter.reporting

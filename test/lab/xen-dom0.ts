@@ -88,14 +88,14 @@ export const guestProgram = `#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 exec < /dev/hvc0 > /dev/hvc0 2>&1
-mkdir /work
-mount -t tmpfs work /work
-dd if=/dev/urandom of=/work/kept bs=4096 count=16 2> /dev/null
-kept=$(md5sum < /work/kept)
+mkdir /memory
+mount -t tmpfs memory /memory
+dd if=/dev/urandom of=/memory/kept bs=4096 count=16 2> /dev/null
+kept=$(md5sum < /memory/kept)
 count=0
 while :; do
-  dd if=/dev/urandom of=/work/changed bs=4096 count=4 2> /dev/null
-  [ "$(md5sum < /work/kept)" = "$kept" ] && memory=right || memory=wrong
+  dd if=/dev/urandom of=/memory/changed bs=4096 count=4 2> /dev/null
+  [ "$(md5sum < /memory/kept)" = "$kept" ] && memory=right || memory=wrong
   read -r up idle < /proc/uptime
   echo "count $count up $up memory $memory"
   count=$((count + 1))
