@@ -3,6 +3,7 @@ import { Invalid, parse } from '@ferry/schemas/parse'
 import {
   CancelRequest,
   FleetRequest,
+  LimitRequest,
   MigrateRequest,
   RecoverRequest,
   ResolveRequest,
@@ -12,7 +13,13 @@ import {
 import type { Verbs } from '@ferry/events/log/requests'
 import type { Coordinator } from './coordinate.ts'
 import { judgeRecover } from './decide/recover.ts'
-import { judgeCancel, judgeMigrate, judgeResolve, judgeStart } from './decide/request.ts'
+import {
+  judgeCancel,
+  judgeLimit,
+  judgeMigrate,
+  judgeResolve,
+  judgeStart,
+} from './decide/request.ts'
 import { refused } from './refused.ts'
 import { fleetView, statusView } from './views.ts'
 
@@ -30,6 +37,12 @@ export function verbsOf({ fleet, world, caughtUp, record }: Coordinator): Verbs 
       description: 'Give a migration up, as long as it is not committed.',
       answer: atTheDoor(CancelRequest, (request) =>
         record((state, now) => judgeCancel(state, request, now), request.migration),
+      ),
+    },
+    limit: {
+      description: 'Change the bandwidth or the downtime of a migration that is on its way.',
+      answer: atTheDoor(LimitRequest, (request) =>
+        record((state, now) => judgeLimit(state, request, now), request.migration),
       ),
     },
     resolve: {

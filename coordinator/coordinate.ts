@@ -60,6 +60,7 @@ export type Coordinator = {
 type AnyJudgement =
   | Judgement<'MigrationRequested'>
   | Judgement<'CancelAsked'>
+  | Judgement<'LimitsSet'>
   | Judgement<'StartOrdered'>
   | Judgement<'LogRecovered'>
   | Judgement<'Fenced'>

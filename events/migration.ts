@@ -1,5 +1,6 @@
 import type { Event, EventOf } from '@ferry/schemas/event'
 import type { DataOf } from '@ferry/schemas/messages'
+import { limited } from '@ferry/schemas/policy'
 import type { Policy } from '@ferry/schemas/policy'
 import type { Cause, Failure, HostRefusal } from '@ferry/schemas/refusal'
 import { messages } from '@ferry/schemas/messages'
@@ -19,7 +20,7 @@ export type Migration = {
   readonly source: string
   /** The target that was asked for; absent where the coordinator chooses. */
   readonly wanted?: string
-  readonly policy: Policy
+  policy: Policy
   readonly by: string
   readonly requested: Place
   readonly traceparent?: string
@@ -29,6 +30,8 @@ export type Migration = {
   attempt: Attempt
   /** The targets of the attempts before. */
   readonly triedTargets: string[]
+  /** When the limits in `policy` were last changed. */
+  limitsSet?: Place
   cancelAsked?: Place & { by: string }
   end?: End
 }
@@ -89,6 +92,7 @@ export type MigrationEvent = EventOf<
   | VerdictName
   | 'Admitted'
   | 'CancelAsked'
+  | 'LimitsSet'
   | 'Retried'
   | 'Fenced'
   | 'FenceFailed'
@@ -261,6 +265,10 @@ function learn(migration: Migration, event: MigrationEvent, place: Place): void 
       return
     case 'CancelAsked':
       migration.cancelAsked ??= { ...place, by: event.data.by }
+      return
+    case 'LimitsSet':
+      migration.policy = limited(migration.policy, event.data)
+      migration.limitsSet = place
       return
     case 'Retried':
       if (attempt.slot !== undefined) migration.triedTargets.push(attempt.slot.target)

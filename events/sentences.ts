@@ -33,6 +33,10 @@ export function refusalSentence(refusal: RequestRefusal): string {
       return `The request id ${refusal.request} was used for ${refusal.vm} before; take a new one.`
     case 'UnknownMigration':
       return `There is no migration ${refusal.migration}.`
+    case 'TooLateToLimit':
+      return `${refusal.migration} is ${refusal.phase}: nothing is copied any more that a limit could hold back.`
+    case 'HostOlder':
+      return `The agent of ${refusal.host} is of release ${refusal.agentVersion}, which does not know this; upgrade it first.`
     case 'TooLateToCancel':
       return `${refusal.migration} was committed at position ${refusal.committedAt}: the guest belongs to the target.`
     case 'AlreadyEnded':

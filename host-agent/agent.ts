@@ -1,5 +1,5 @@
 import { setMaxListeners } from 'node:events'
-import { firstVersion } from '@ferry/schemas/versions'
+import { DECISIONS_VERSION, firstVersion } from '@ferry/schemas/versions'
 import type { Versions } from '@ferry/schemas/versions'
 import type { Clock } from '@ferry/events/clock'
 import type { Log } from '@ferry/events/log'
@@ -127,6 +127,7 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     agentVersion: VERSION,
     transferVersion: transferVersions.highest,
     definitionVersions: driver.definitions ?? firstVersion,
+    decisionsVersion: DECISIONS_VERSION,
   }
   // While the log is not trusted nothing is noted, and a fact that was on its way may have come to stand there.
   const upTo = async () => (witness.isWell() ? journal : await readJournal()).upTo()
@@ -163,11 +164,11 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
       const voice = makeVoice({ host, log: witness.log, clock, say, signal: now })
       const tools = { host, log: witness.log, clock, say, driver, wire, port, key, random, pace }
       const hands = { ...tools, transferVersions, voice, remembered: witness.remembered }
-      const does: Does = async (command, stop) => {
-        if (movers !== undefined && isMove(command)) return movers.carryOut(command, stop)
+      const does: Does = async (command, stop, dial) => {
+        if (movers !== undefined && isMove(command)) return movers.carryOut(command, stop, dial)
         // One of the agent before may still be at it, and of each guest one command is carried out at a time.
         await movers?.stop(command.vm)
-        return carryOut(command, hands, stop)
+        return carryOut(command, hands, stop, dial)
       }
       serving = serve({ hands, does, journal, recoveredAt: witness.recoveredAt(), signal: now })
       await serving

@@ -2,9 +2,10 @@ import type { Writable } from 'node:stream'
 import type { GuestNeeds } from '@ferry/schemas/guest'
 import type { GuestReport } from '@ferry/schemas/inventory'
 import type { DataOf } from '@ferry/schemas/messages'
-import type { CopyProgress, Policy } from '@ferry/schemas/policy'
+import type { CopyProgress } from '@ferry/schemas/policy'
 import type { Failure, HostRefusal } from '@ferry/schemas/refusal'
 import type { Versions } from '@ferry/schemas/versions'
+import type { Dial } from './dial.ts'
 import type { Image } from './transfer/image.ts'
 
 /**
@@ -88,7 +89,7 @@ export type Landing = {
 export type Prepared = { readonly cookie: string }
 
 export type PerformOrder = {
-  readonly policy: Policy
+  readonly dial: Dial
   /** What `prepare` said on the target, if it said something. */
   readonly cookie?: string
   /** Sends the image until its end. */

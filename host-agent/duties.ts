@@ -3,6 +3,7 @@ import { agreed, apart, firstVersion, nearest } from '@ferry/schemas/versions'
 import type { HostRefusal } from '@ferry/schemas/refusal'
 import { facts } from '@ferry/events/subjects'
 import { verdictOn } from '@ferry/events/verdict'
+import type { Dial } from './dial.ts'
 import { attemptOf, cleared, contestedOn, endFenced, said } from './hands.ts'
 import type { Hands } from './hands.ts'
 import { move } from './move.ts'
@@ -20,6 +21,7 @@ export function carryOut(
   command: Command,
   hands: Hands,
   signal: AbortSignal,
+  dial?: Dial,
 ): Promise<Fact | undefined> {
   switch (command.type) {
     case 'Begin':
@@ -28,7 +30,7 @@ export function carryOut(
       return prepare(command, hands)
     case 'Perform':
     case 'Finish':
-      return move(command, hands, signal)
+      return move(command, hands, signal, dial)
     case 'Confirm':
       return confirm(command, hands)
     case 'Cancel':

@@ -18,7 +18,12 @@ export type InventoryEdges = {
   readonly driver: Driver
   readonly facts: Pick<
     DataOf<'HostReported'>,
-    'address' | 'key' | 'agentVersion' | 'transferVersion' | 'definitionVersions'
+    | 'address'
+    | 'key'
+    | 'agentVersion'
+    | 'transferVersion'
+    | 'definitionVersions'
+    | 'decisionsVersion'
   >
   /** The position of this host's last fact, as far as it knows. */
   readonly upTo: () => Promise<number>

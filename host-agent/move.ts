@@ -1,4 +1,5 @@
 import type { EventOf } from '@ferry/schemas/event'
+import type { Dial } from './dial.ts'
 import { finish } from './finish.ts'
 import type { MovingHands } from './hands.ts'
 import { perform } from './perform.ts'
@@ -14,5 +15,8 @@ export const move = (
   command: Move,
   hands: MovingHands,
   signal: AbortSignal,
+  dial?: Dial,
 ): Promise<Fact | undefined> =>
-  command.type === 'Perform' ? perform(command, hands, signal) : finish(command, hands, signal)
+  command.type === 'Perform'
+    ? perform(command, hands, signal, dial)
+    : finish(command, hands, signal)

@@ -1,6 +1,7 @@
 import type { EventOf } from '@ferry/schemas/event'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import type { Clock } from '@ferry/events/clock'
+import { dialFor } from './dial.ts'
 import { CopyFailed } from './driver.ts'
 import { openGate } from './gate.ts'
 import type { Gate } from './gate.ts'
@@ -16,6 +17,7 @@ export async function perform(
   command: EventOf<'Perform'>,
   hands: MovingHands,
   signal: AbortSignal,
+  dial = dialFor(command, hands.say),
 ): Promise<Fact> {
   const { driver, key, voice, wire, clock, host } = hands
   const { vm } = command
@@ -28,7 +30,6 @@ export async function perform(
     sealedKey,
     sealedCookie,
     transferVersion: version,
-    policy,
   } = command.data
   const fail = (failure: CopyFailed['failure']): Fact => ({
     ...voice.about(command, 'PerformFailed'),
@@ -46,7 +47,7 @@ export async function perform(
   let sender: Sender | undefined
   try {
     const sent = await driver.perform(vm, {
-      policy,
+      dial,
       ...(cookie === undefined ? {} : { cookie: Buffer.from(cookie).toString('utf8') }),
       signal,
       // Only now: a driver that has nothing to send must not use the transfer up.

@@ -5,6 +5,8 @@ import { foldHistory } from '@ferry/events/history'
 import type { Delivery } from '@ferry/events/log'
 import { filters, token } from '@ferry/events/subjects'
 import { isCommand } from '@ferry/events/migration'
+import { dialFor } from './dial.ts'
+import type { Dial } from './dial.ts'
 import type { Hands } from './hands.ts'
 import type { Journal } from './journal.ts'
 import { notKnown } from './not-known.ts'
@@ -67,7 +69,7 @@ export type Office = {
 }
 
 /** Carries a command out, wherever that is done. */
-export type Does = (command: Command, signal: AbortSignal) => Promise<Fact | undefined>
+export type Does = (command: Command, signal: AbortSignal, dial?: Dial) => Promise<Fact | undefined>
 
 /** Redelivered after so long without a word: how soon a restarted agent finds what its predecessor left undone. */
 const ACK_WAIT_MS = 2000
@@ -77,6 +79,10 @@ const AGAIN_MS = 1000
 /** One command that is being carried out, or waits for those before it. */
 type Work = {
   readonly command: Command
+  /** What a copy keeps to: asked for once more behind the last time, it may be with other limits. */
+  readonly dial?: Dial
+  /** Where it was asked for last. */
+  position: number
   /** Every delivery of it; all are acknowledged together. */
   readonly deliveries: Delivery[]
   readonly stop: AbortController
@@ -98,6 +104,7 @@ type Desk = Office & {
 function receive(command: Command, delivery: Delivery, desk: Desk): void {
   const { hands, journal, works } = desk
   const { vm, migration, attempt, type } = command
+  const { position } = delivery.entry
   const ruling = journal.judge(command)
   if (ruling !== 'obey') {
     hands.say.debug({ vm, migration, attempt, type, ruling }, 'nothing to do')
@@ -108,6 +115,8 @@ function receive(command: Command, delivery: Delivery, desk: Desk): void {
   const same = present.find((work) => !work.stop.signal.aborted && isSame(work.command, command))
   if (same !== undefined) {
     same.deliveries.push(delivery)
+    if (command.type === 'Perform' && position > same.position) same.dial?.turn(command.data.policy)
+    same.position = Math.max(same.position, position)
     return
   }
   // What does not end an attempt waits for its turn: its predecessor's answer may stand in the log already, and this
@@ -115,13 +124,14 @@ function receive(command: Command, delivery: Delivery, desk: Desk): void {
   for (const work of present) if (breaksOff(command, work.command)) work.stop.abort(new Stopped())
   const stop = new AbortController()
   const deliveries = [delivery]
+  const dial = command.type === 'Perform' ? dialFor(command, hands.say) : undefined
   const work: Work = {
     command,
+    ...(dial === undefined ? {} : { dial }),
+    position,
     deliveries,
     stop,
-    ended: (present.at(-1)?.ended ?? Promise.resolve()).then(() =>
-      carryOutOnce(command, deliveries, stop.signal, desk),
-    ),
+    ended: (present.at(-1)?.ended ?? Promise.resolve()).then(() => carryOutOnce(work, desk)),
   }
   works.set(vm, [...present, work])
   void work.ended.then(() => {
@@ -133,9 +143,7 @@ function receive(command: Command, delivery: Delivery, desk: Desk): void {
 
 /** Carries a command out, puts its answer into the log, and only then acknowledges it (S1). Never throws. */
 async function carryOutOnce(
-  command: Command,
-  deliveries: readonly Delivery[],
-  signal: AbortSignal,
+  { command, dial, deliveries, stop: { signal } }: Work,
   desk: Desk,
 ): Promise<void> {
   const { hands, does, journal } = desk
@@ -150,7 +158,7 @@ async function carryOutOnce(
     if (signal.aborted || journal.judge(command) !== 'obey')
       return deliveries.forEach(({ done }) => done())
     say.info(about, 'carrying out')
-    const fact = await does(command, signal)
+    const fact = await does(command, signal, dial)
     if (fact !== undefined) await answered(fact, desk)
     const ms = Math.round(clock.elapsed() - began)
     say.info({ ...about, answer: fact?.type, ms }, 'answered')

@@ -2,7 +2,7 @@ import { Type } from 'typebox'
 import type { Static, TObject } from 'typebox'
 import { GuestNeeds, GuestState } from './guest.ts'
 import { GuestReport } from './inventory.ts'
-import { CopyProgress, Policy } from './policy.ts'
+import { CopyProgress, Limits, Policy } from './policy.ts'
 import { Cause, Failure, HostRefusal } from './refusal.ts'
 import {
   Address,
@@ -93,6 +93,13 @@ export const messages = {
     about: 'migration',
     version: 1,
     data: Type.Object({ ...after, by: Who }),
+  },
+  /** From now on the migration keeps to these: the present attempt, if its guest is not paused yet, and those behind it. */
+  LimitsSet: {
+    kind: 'decision',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({ ...after, ...Limits.properties, by: Who }),
   },
   Retried: {
     kind: 'decision',
@@ -433,6 +440,8 @@ export const messages = {
       ...transferVersion,
       /** The definitions that this host's driver reads and writes. Absent: the first version. */
       definitionVersions: Type.Optional(Versions),
+      /** The newest decisions that this host can judge. Absent: the first. */
+      decisionsVersion: Type.Optional(Version),
     }),
   },
   /** Someone came to the transfer port without a right to; said at most once in a while, with a count. */

@@ -17,6 +17,25 @@ export const Policy = Type.Object({
 })
 export type Policy = Static<typeof Policy>
 
+/** What may be changed while it is on its way. What is absent stays as it is; a bandwidth of `null` takes the limit away. */
+export const Limits = Type.Object({
+  bandwidthBytesPerSecond: Type.Optional(
+    Type.Union([Policy.properties.bandwidthBytesPerSecond, Type.Null()]),
+  ),
+  downtimeMs: Type.Optional(Policy.properties.downtimeMs),
+})
+export type Limits = Static<typeof Limits>
+
+export function limited(policy: Policy, limits: Limits): Policy {
+  const { bandwidthBytesPerSecond: before, ...rest } = policy
+  const { bandwidthBytesPerSecond = before, downtimeMs = policy.downtimeMs } = limits
+  return {
+    ...rest,
+    downtimeMs,
+    ...(typeof bandwidthBytesPerSecond === 'number' ? { bandwidthBytesPerSecond } : {}),
+  }
+}
+
 export const defaultPolicy: Policy = {
   downtimeMs: 300,
   autoConverge: false,

@@ -94,6 +94,9 @@ export const RequestRefusal = Type.Union([
   reason('RequestIdTaken', { request: Id, vm: Name }),
   reason('UnknownMigration', { migration: Id }),
   reason('TooLateToCancel', { migration: Id, committedAt: Position }),
+  reason('TooLateToLimit', { migration: Id, phase: Text }),
+  /** A host of an older release could not judge this, and would not go on. */
+  reason('HostOlder', { host: Name, agentVersion: Text }),
   reason('AlreadyEnded', { migration: Id, outcome: Text }),
   reason('NothingToFence', { migration: Id, phase: Text }),
   reason('TargetAnswered', { vm: Name, host: Name, answeredAt: Position }),

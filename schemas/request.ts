@@ -1,6 +1,6 @@
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
-import { Policy } from './policy.ts'
+import { Limits, Policy } from './policy.ts'
 import { RequestRefusal } from './refusal.ts'
 import { Id, Name, Position, Text, Who } from './words.ts'
 
@@ -27,6 +27,13 @@ export type MigrateRequest = Static<typeof MigrateRequest>
 
 export const CancelRequest = Type.Object({ migration: Id, by: Who }, strict)
 export type CancelRequest = Static<typeof CancelRequest>
+
+/** Changes what a migration keeps to, while it is on its way. At least one limit is given. */
+export const LimitRequest = Type.Object(
+  { migration: Id, by: Who, ...Limits.properties },
+  { ...strict, minProperties: 3 },
+)
+export type LimitRequest = Static<typeof LimitRequest>
 
 /** Answers the question of a migration that is in doubt: the host was fenced, so its copy cannot run. */
 export const ResolveRequest = Type.Object(

@@ -9,6 +9,9 @@ export type Versions = Static<typeof Versions>
 /** What agents spoke before they said which: they still do, and say nothing of it. */
 export const firstVersion: Versions = { lowest: 1, highest: 1 }
 
+/** The newest decisions that this release can judge: 2 knows `LimitsSet`. A host that does not say so judges the first. */
+export const DECISIONS_VERSION = 2
+
 /** The lower of both highest; undefined where the other one does not go so far down. */
 export function agreed(one: Versions, other: Versions): number | undefined {
   const version = nearest(one, other)

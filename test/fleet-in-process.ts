@@ -7,6 +7,7 @@ import type { Coordinator } from '@ferry/coordinator/coordinate'
 import { defaultSnapshotEvery } from '@ferry/coordinator/keep-snapshots'
 import {
   judgeCancel,
+  judgeLimit,
   judgeMigrate,
   judgeResolve,
   judgeStart,
@@ -34,6 +35,7 @@ import { hostKey } from '@ferry/host-agent/keys'
 import { tlsWire } from '@ferry/host-agent/transfer/tls-wire'
 import type { Wire } from '@ferry/host-agent/transfer/wire'
 import type { Writer } from '@ferry/schemas/event'
+import type { Limits } from '@ferry/schemas/policy'
 import type { MigrateRequest, ResolveRequest } from '@ferry/schemas/request'
 import type { Versions } from '@ferry/schemas/versions'
 import { newLife } from './life.ts'
@@ -90,6 +92,7 @@ export type FleetInProcess = {
     request: Partial<MigrateRequest> & { vm: string; request: string },
   ) => ReturnType<Coordinator['record']>
   readonly cancel: (migration: string) => ReturnType<Coordinator['record']>
+  readonly limit: (migration: string, limits: Limits) => ReturnType<Coordinator['record']>
   readonly resolve: (
     request: Partial<ResolveRequest> & { migration: string; fenced: string },
   ) => ReturnType<Coordinator['record']>
@@ -293,6 +296,11 @@ export async function fleetInProcess(
     cancel: (id) =>
       current().record(
         (fleet, world) => judgeCancel(fleet, { migration: id, by: 'test' }, world),
+        id,
+      ),
+    limit: (id, limits) =>
+      current().record(
+        (fleet, world) => judgeLimit(fleet, { migration: id, by: 'test', ...limits }, world),
         id,
       ),
     resolve: (request) =>

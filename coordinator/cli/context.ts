@@ -154,3 +154,11 @@ function verdictOn(error: unknown): [number, string] {
 }
 
 const capital = (text: string) => text.charAt(0).toUpperCase() + text.slice(1)
+
+/** What stands behind an option, as a number. */
+export function number(option: string, text: string): number {
+  const value = Number(text)
+  if (text.trim() === '' || !Number.isFinite(value))
+    throw new Exit(exits.usage, `${option} ${text} is not a number.`)
+  return value
+}

@@ -1,7 +1,8 @@
 import type { Entry } from '@ferry/events/entry'
 import { isCommand } from '@ferry/events/migration'
+import type { Limits } from '@ferry/schemas/policy'
 import { causeSentence, failureSentence, hostRefusalSentence } from '@ferry/events/sentences'
-import { duration, size, timeOfDay } from './words.ts'
+import { duration, rate, size, timeOfDay } from './words.ts'
 
 /** One entry of the log as one line. */
 export function describeEntry({ position, storedAt, subject, message }: Entry): string {
@@ -29,6 +30,8 @@ function details(event: Event): string {
       return `from ${event.data.source} to ${event.data.target ?? 'any host'}, by ${event.data.by}`
     case 'CancelAsked':
       return `by ${event.data.by}`
+    case 'LimitsSet':
+      return `${limitsText(event.data)}, by ${event.data.by}`
     case 'Admitted':
       return `${event.data.source} → ${event.data.target}`
     case 'RoundPassed':
@@ -72,4 +75,13 @@ function details(event: Event): string {
     default:
       return ''
   }
+}
+
+function limitsText({ bandwidthBytesPerSecond, downtimeMs }: Limits): string {
+  const bandwidth =
+    bandwidthBytesPerSecond === null
+      ? 'any bandwidth'
+      : bandwidthBytesPerSecond && rate(bandwidthBytesPerSecond)
+  const downtime = downtimeMs === undefined ? undefined : `downtime ${duration(downtimeMs)}`
+  return [bandwidth, downtime].filter((text) => text !== undefined).join(', ')
 }

@@ -7,6 +7,7 @@ import {
   ending,
   exits,
   newId,
+  number,
   print,
   printJson,
   request,
@@ -17,19 +18,19 @@ import {
 import type { LogOptions } from './context.ts'
 import { printTimeline, readTimeline } from './explain.ts'
 import { follow } from './follow.ts'
-import { parseSize } from './words.ts'
+import { readLimits } from './limit.ts'
+import type { LimitOptions } from './limit.ts'
 
-type Options = LogOptions & {
-  to?: string
-  bandwidth?: string
-  downtime?: string
-  autoConverge?: boolean
-  timeout?: string
-  attempts?: string
-  request?: string
-  wait?: boolean
-  json?: boolean
-}
+type Options = LogOptions &
+  LimitOptions & {
+    to?: string
+    autoConverge?: boolean
+    timeout?: string
+    attempts?: string
+    request?: string
+    wait?: boolean
+    json?: boolean
+  }
 
 export const migrateVerb = (): Command =>
   withLogOptions(new Command('migrate'))
@@ -74,34 +75,15 @@ async function migrate(connection: Connection, vm: string, options: Options): Pr
 }
 
 function wish(vm: string, options: Options): MigrateRequest {
-  const {
-    to,
-    bandwidth,
-    downtime,
-    autoConverge,
-    timeout,
-    attempts,
-    request: id = newId(),
-  } = options
-  const bandwidthBytesPerSecond = bandwidth === undefined ? undefined : parseSize(bandwidth)
-  if (bandwidth !== undefined && bandwidthBytesPerSecond === undefined)
-    throw new Exit(
-      exits.usage,
-      `--bandwidth ${bandwidth} is not a rate; write 100M or 1.5G, in bytes per second.`,
-    )
+  const { to, autoConverge, timeout, attempts, request: id = newId() } = options
+  const { bandwidthBytesPerSecond, ...limits } = readLimits(options)
   const policy = {
-    ...(bandwidthBytesPerSecond === undefined ? {} : { bandwidthBytesPerSecond }),
-    ...(downtime === undefined ? {} : { downtimeMs: number('--downtime', downtime) }),
+    ...limits,
+    // None is what is taken when nothing is said.
+    ...(typeof bandwidthBytesPerSecond === 'number' ? { bandwidthBytesPerSecond } : {}),
     ...(autoConverge === undefined ? {} : { autoConverge }),
     ...(timeout === undefined ? {} : { timeoutMs: number('--timeout', timeout) * 1000 }),
     ...(attempts === undefined ? {} : { attempts: number('--attempts', attempts) }),
   }
   return { request: id, vm, ...(to === undefined ? {} : { target: to }), policy, by: whoAmI() }
-}
-
-function number(option: string, text: string): number {
-  const value = Number(text)
-  if (text.trim() === '' || !Number.isFinite(value))
-    throw new Exit(exits.usage, `${option} ${text} is not a number.`)
-  return value
 }

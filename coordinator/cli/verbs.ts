@@ -5,6 +5,7 @@ import type { HostChecks } from './doctor.ts'
 import { explainVerb } from './explain-verb.ts'
 import { cancelVerb } from './cancel.ts'
 import { fleetVerb } from './fleet.ts'
+import { limitVerb } from './limit.ts'
 import { migrateVerb } from './migrate.ts'
 import { recoverVerb } from './recover.ts'
 import { resolveVerb } from './resolve.ts'
@@ -19,6 +20,7 @@ export const verbs = (hostChecks: HostChecks): Command[] => [
   startVerb(),
   migrateVerb(),
   cancelVerb(),
+  limitVerb(),
   resolveVerb(),
   fleetVerb(),
   watchVerb(),

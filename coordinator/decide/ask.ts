@@ -18,7 +18,7 @@ export function ask(fleet: Fleet, migration: Migration, world: World): Step {
     unanswered(migration).map((wanted): Step => {
       const before = migration.attempt.asked[askKey(wanted)]
       const dueAt =
-        before === undefined
+        before === undefined || isOutOfDate(migration, wanted, before.position)
           ? world.now
           : before.storedAt + patienceMs(wanted.command, before.times)
       if (dueAt > world.now) return { command: [], lookAgainAt: dueAt }
@@ -27,6 +27,10 @@ export function ask(fleet: Fleet, migration: Migration, world: World): Step {
     }),
   )
 }
+
+/** Asked for with limits that have been changed since. Whoever is at it goes on with the new ones. */
+const isOutOfDate = ({ limitsSet }: Migration, { command }: Ask, askedAt: number): boolean =>
+  command === 'Perform' && limitsSet !== undefined && askedAt < limitsSet.position
 
 export function unanswered(migration: Migration): Ask[] {
   const { phase, attempt } = migration

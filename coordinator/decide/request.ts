@@ -1,9 +1,10 @@
 import type { EventOf } from '@ferry/schemas/event'
 import type { NamesOf } from '@ferry/schemas/messages'
-import { defaultPolicy } from '@ferry/schemas/policy'
+import { defaultPolicy, limited } from '@ferry/schemas/policy'
 import type { RequestRefusal } from '@ferry/schemas/refusal'
 import type {
   CancelRequest,
+  LimitRequest,
   MigrateRequest,
   ResolveRequest,
   StartRequest,
@@ -14,7 +15,7 @@ import { migrationOf } from '@ferry/events/fleet'
 import { isBusy, runningOn, unknownGuest } from '@ferry/events/guest'
 import type { Guest } from '@ferry/events/guest'
 import type { Migration } from '@ferry/events/migration'
-import { isFenceable } from '@ferry/events/phases'
+import { isFenceable, phases } from '@ferry/events/phases'
 import { candidatesFor } from './admission.ts'
 import { decisionOn } from './envelope.ts'
 import type { World } from './world.ts'
@@ -102,6 +103,45 @@ export function judgeCancel(
     },
   }
 }
+
+/** What it keeps to already is not recorded once more. */
+export function judgeLimit(
+  fleet: Fleet,
+  { migration: id, by, ...limits }: LimitRequest,
+  world: World,
+): Judgement<'LimitsSet'> {
+  const migration = migrationOf(fleet, id)
+  if (migration === undefined) return refuse({ type: 'UnknownMigration', migration: id })
+  const { phase, end, policy, limitsSet, requested } = migration
+  if (end !== undefined) return refuse({ type: 'AlreadyEnded', migration: id, outcome: phase })
+  if (!phases[phase].notes.includes('LimitsSet'))
+    return refuse({ type: 'TooLateToLimit', migration: id, phase })
+  const next = limited(policy, limits)
+  if (
+    next.downtimeMs === policy.downtimeMs &&
+    next.bandwidthBytesPerSecond === policy.bandwidthBytesPerSecond
+  )
+    return { recorded: (limitsSet ?? requested).position }
+  const older = [...fleet.hosts.values()].find(
+    ({ report }) => (report.decisionsVersion ?? 1) < LIMITS_SINCE,
+  )
+  if (older !== undefined)
+    return refuse({
+      type: 'HostOlder',
+      host: older.host,
+      agentVersion: older.report.agentVersion,
+    })
+  const guest = guestOf(fleet, migration)
+  return {
+    decision: {
+      ...decisionOn(guest, migration, 'LimitsSet', world),
+      type: 'LimitsSet',
+      data: { after: guest.head, ...limits, by },
+    },
+  }
+}
+
+const LIMITS_SINCE = 2
 
 /** A live host has not been fenced, whatever somebody believes at night: that takes saying so twice. */
 export function judgeResolve(

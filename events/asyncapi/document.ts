@@ -6,6 +6,7 @@ import {
   Answer,
   CancelRequest,
   FleetRequest,
+  LimitRequest,
   MigrateRequest,
   RecoverRequest,
   ResolveRequest,
@@ -27,6 +28,7 @@ const refused = Type.Object({ accepted: Type.Literal(false), sentence: Type.Stri
 const verbs = {
   migrate: { request: MigrateRequest, reply: Answer },
   cancel: { request: CancelRequest, reply: Answer },
+  limit: { request: LimitRequest, reply: Answer },
   resolve: { request: ResolveRequest, reply: Answer },
   start: { request: StartRequest, reply: Answer },
   status: { request: StatusRequest, reply: Type.Union([StatusView, refused]) },

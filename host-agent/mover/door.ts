@@ -31,7 +31,7 @@ export async function openDoor(
     visitor.on('error', () => {}).once('close', () => visitors.delete(visitor))
     const nonsense = () => visitor.destroy()
     readLines(visitor, (line) => heard(parse(FromAgent, JSON.parse(line), 'the line')), nonsense)
-    write(visitor, { command })
+    write(visitor, { command, hearsPolicy: true })
     visit()
   })
   await writeFile(pid, String(process.pid), { mode: 0o600 })

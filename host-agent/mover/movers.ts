@@ -5,12 +5,14 @@ import { join } from 'node:path'
 import { decode, encode } from '@ferry/schemas/cloud-event'
 import { parse } from '@ferry/schemas/parse'
 import type { Event } from '@ferry/schemas/event'
+import type { Policy } from '@ferry/schemas/policy'
 import { within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import { markIn } from '@ferry/events/log/watermark-file'
 import { isFactName } from '@ferry/events/phases'
 import type { Say } from '@ferry/events/say'
 import type { Watermark } from '@ferry/events/watermark'
+import type { Dial } from '../dial.ts'
 import { checkDepth, folderOf } from '../folders.ts'
 import type { Move } from '../move.ts'
 import type { HostFile } from '../settings.ts'
@@ -35,8 +37,9 @@ export type Movers = {
    * Has a mover carry the command out, or waits for the one that is at it already.
    *
    * @param signal stops it, unless it is the agent that ends: then the mover goes on.
+   * @param dial what it keeps to, also when it was begun with something else.
    */
-  readonly carryOut: (command: Move, signal: AbortSignal) => Promise<Fact | undefined>
+  readonly carryOut: (command: Move, signal: AbortSignal, dial?: Dial) => Promise<Fact | undefined>
   /** Another command is about this guest: what moves it is out of date. */
   readonly stop: (vm: string) => Promise<void>
   /** A recovery says what becomes of the guests: nobody else may. */
@@ -185,7 +188,20 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
     }
   }
 
-  const watched = async (mover: Held, signal: AbortSignal) => {
+  const watched = async (mover: Held, signal: AbortSignal, dial?: Dial) => {
+    const sayPolicy = async (policy: Policy) => {
+      if (mover.hearsPolicy) mover.say({ policy })
+    }
+    // It may have been begun with another one, by the agent before.
+    if (dial !== undefined) void sayPolicy(dial.policy())
+    const forget = dial?.onTurn(dial.policy(), sayPolicy)
+    try {
+      return await outcomeOf(mover, signal)
+    } finally {
+      forget?.()
+    }
+  }
+  const outcomeOf = async (mover: Held, signal: AbortSignal) => {
     const aborted = new Promise<'aborted'>((resolve) => {
       if (signal.aborted) resolve('aborted')
       signal.addEventListener('abort', () => resolve('aborted'), { once: true })
@@ -209,18 +225,18 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
       port = its
       keepSpare()
     },
-    carryOut: async (command, signal) => {
+    carryOut: async (command, signal, dial) => {
       const text = encode(command)
       const folder = folderOf(root, command.vm)
       const there = present.get(folder)
       try {
         if (there !== undefined && !isSame(there.command, command)) await stopped(there)
         else if (there !== undefined) {
-          const outcome = await watched(there, signal)
+          const outcome = await watched(there, signal, dial)
           if (outcome !== undefined) return factIn(outcome.fact)
         }
         signal.throwIfAborted()
-        const outcome = await watched(await begin(folder, text, signal), signal)
+        const outcome = await watched(await begin(folder, text, signal), signal, dial)
         if (outcome === undefined) throw new MoverDied()
         return factIn(outcome.fact)
       } finally {

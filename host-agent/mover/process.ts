@@ -15,6 +15,7 @@ import { qemuMoves } from '../drivers/qemu/moves.ts'
 import { xenMoves } from '../drivers/xen/moves.ts'
 import { openNotes } from '../drivers/xen/notes.ts'
 import { openXl } from '../drivers/xen/xl.ts'
+import { dialFor } from '../dial.ts'
 import type { Moves } from '../driver.ts'
 import { connectToLog, stayReady } from '../edges.ts'
 import { hostKey } from '../keys.ts'
@@ -101,9 +102,11 @@ async function carryOut(order: Order, log: Log): Promise<void> {
   const { host, stateDirectory } = settings
   const command = moveIn(order.command)
   const { vm, migration, attempt, type } = command
+  const dial = command.type === 'Perform' ? dialFor(command, say) : undefined
   const pace = makePace(clock, order.bandwidthBytesPerSecond)
   const door = await openDoor(order.folder, order.command, (word) => {
     if ('stop' in word) end('an agent told it to stop')
+    else if ('policy' in word) dial?.turn(word.policy)
     else pace.limit(word.bandwidthBytesPerSecond)
   })
   const watermark = await watermarkFile(filesIn(order.folder).watermark, edges)
@@ -141,7 +144,7 @@ async function carryOut(order: Order, log: Log): Promise<void> {
     pace,
     remembered: witness.remembered,
   }
-  const fact = await move(command, hands, signal)
+  const fact = await move(command, hands, signal, dial)
   if (fact !== undefined) {
     await witness.remembered()
     await witness.log.append(fact, { patienceMs: ANSWER_MS })

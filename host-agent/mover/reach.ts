@@ -12,6 +12,7 @@ export type Mover = {
   readonly folder: string
   /** In the wire's form. */
   readonly command: string
+  readonly hearsPolicy: boolean
   /** Resolves when it has ended, or the agent let go of it. `undefined`: without a word about what came of it. */
   readonly ended: Promise<Outcome | undefined>
   readonly say: (word: FromAgent) => void
@@ -24,14 +25,16 @@ export type Mover = {
 /** What it answered, if the verdict left anything to say. */
 export type Outcome = { readonly fact: string | undefined }
 
+type Hello = Extract<FromMover, { command: string }>
+
 const HELLO_MS = 3000
 
 /** @returns undefined when no mover is there; one that lives and says nothing is killed. */
 export async function reach(folder: string, clock: Clock): Promise<Mover | undefined> {
   const socket = createConnection(filesIn(folder).socket)
   let outcome: Outcome | undefined
-  let greet: (command: string) => void = () => {}
-  const greeted = new Promise<string>((resolve) => {
+  let greet: (hello: Hello) => void = () => {}
+  const greeted = new Promise<Hello>((resolve) => {
     greet = resolve
   })
   const ended = new Promise<Outcome | undefined>((resolve) => {
@@ -42,7 +45,7 @@ export async function reach(folder: string, clock: Clock): Promise<Mover | undef
     socket,
     (line) => {
       const word = parse(FromMover, JSON.parse(line), 'what a mover says')
-      if ('command' in word) greet(word.command)
+      if ('command' in word) greet(word)
       else outcome = { fact: word.fact }
     },
     () => socket.destroy(),
@@ -52,14 +55,16 @@ export async function reach(folder: string, clock: Clock): Promise<Mover | undef
     socket.destroy()
   }
   const here = Promise.race([greeted, ended.then(() => undefined)])
-  const command = await within(clock, HELLO_MS, 'its hello', here).catch(async () => {
+  const hello = await within(clock, HELLO_MS, 'its hello', here).catch(async () => {
     await kill()
     return undefined
   })
-  if (command === undefined) return undefined
+  if (hello === undefined) return undefined
+  const { command, hearsPolicy = false } = hello
   return {
     folder,
     command,
+    hearsPolicy,
     ended,
     say: (word) => void socket.write(`${JSON.stringify(word)}\n`),
     kill,

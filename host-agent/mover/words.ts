@@ -1,6 +1,7 @@
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { messages } from '@ferry/schemas/messages'
+import { Policy } from '@ferry/schemas/policy'
 import { MarkWords } from '@ferry/events/log/watermark-file'
 import { HostFile } from '../settings.ts'
 
@@ -58,7 +59,11 @@ export type ToAgent = Static<typeof ToAgent>
 
 /** On the socket, a line each. The mover says first what it does, and last what came of it. */
 export const FromMover = Type.Union([
-  Type.Object({ command: Type.String() }),
+  Type.Object({
+    command: Type.String(),
+    /** That it can be told of a changed policy; one of an older release cannot. */
+    hearsPolicy: Type.Optional(Type.Boolean()),
+  }),
   Type.Object({ over: Type.Literal(true), fact: Type.Optional(Type.String()) }),
 ])
 export type FromMover = Static<typeof FromMover>
@@ -66,6 +71,7 @@ export type FromMover = Static<typeof FromMover>
 export const FromAgent = Type.Union([
   Type.Object({ stop: Type.Literal(true) }),
   Type.Object({ bandwidthBytesPerSecond: Type.Number() }),
+  Type.Object({ policy: Policy }),
 ])
 export type FromAgent = Static<typeof FromAgent>
 

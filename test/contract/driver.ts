@@ -1,12 +1,13 @@
 import { once } from 'node:events'
 import { PassThrough } from 'node:stream'
-import { defaultPolicy } from '@ferry/schemas/policy'
+import { systemClock } from '@ferry/events/clock'
 import type { GuestState } from '@ferry/schemas/guest'
 import { CopyFailed } from '@ferry/host-agent/driver'
 import type { Driver, PerformOrder, ReceiveOrder } from '@ferry/host-agent/driver'
 import { FRAME_HEADER_BYTES } from '@ferry/host-agent/transfer/frames'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { testDial } from '../dial.ts'
 import { failureOf } from '../failure.ts'
 import { until } from '../until.ts'
 
@@ -33,6 +34,8 @@ export type DriverHosts = {
 }
 
 const GOES_ON_MS = 60_000
+/** Less than any host is in a hurry, and no less than libvirt can be told. */
+const SLOW_BYTES_PER_SECOND = 2 ** 20
 
 export function driverContract(name: string, open: () => Promise<DriverHosts>): void {
   const test = suite(`the driver ${name}`)
@@ -358,6 +361,29 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     assert.ok(rounds > 0 && sent.rounds >= rounds, `${rounds} of ${sent.rounds}`)
   })
 
+  test('keeps to a bandwidth, and to another one that it is told of while it copies', async () => {
+    const vm = await prepared()
+    const wire = openWire()
+    const before = { bandwidthBytesPerSecond: SLOW_BYTES_PER_SECOND, downtimeMs: 10_000 }
+    const dial = testDial(before)
+    const began = systemClock.elapsed()
+    const copying = copy(vm, wire, { dial })
+    const rateSince = (bytes: number, at: number) =>
+      ((wire.passedBytes() - bytes) * 1000) / (systemClock.elapsed() - at)
+    await until('some of it to pass', () => wire.passedBytes() > SLOW_BYTES_PER_SECOND, GOES_ON_MS)
+    const slow = rateSince(0, began)
+    assert.ok(slow < 2 * SLOW_BYTES_PER_SECOND, `${slow} bytes a second`)
+
+    const [bytes, at] = [wire.passedBytes(), systemClock.elapsed()]
+    const { bandwidthBytesPerSecond: _, ...unlimited } = dial.policy()
+    dial.turn(unlimited)
+    await copying
+    const fast = rateSince(bytes, at)
+    assert.ok(fast > 2 * SLOW_BYTES_PER_SECOND, `${fast} bytes a second`)
+    await target().activate(vm)
+    await isWhole(hosts.target, vm)
+  })
+
   test('let go of while it looks, it does not hold on to a guest that the next one needs', async () => {
     const vm = await started()
     const looking = source()
@@ -381,13 +407,20 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
 /** Where an image goes in and comes out again; it breaks after so many bytes. */
 function openWire(breaksAfterBytes = Number.POSITIVE_INFINITY) {
   const stream = new PassThrough({ highWaterMark: 2 ** 20 })
-  stream.on('error', () => {})
-  return { stream, breaksAfterBytes, cut: () => void stream.destroy() }
+  let passedBytes = 0
+  stream.on('error', () => {}).on('data', (piece: Buffer) => (passedBytes += piece.length))
+  stream.pause()
+  return {
+    stream,
+    breaksAfterBytes,
+    passedBytes: () => passedBytes,
+    cut: () => void stream.destroy(),
+  }
 }
 type Wire = ReturnType<typeof openWire>
 
 const performOrder = ({ stream, breaksAfterBytes }: Wire): PerformOrder => ({
-  policy: defaultPolicy,
+  dial: testDial(),
   signal: new AbortController().signal,
   gate: async () => {},
   paused: () => {},

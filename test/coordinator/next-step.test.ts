@@ -1,3 +1,4 @@
+import { defaultPolicy } from '@ferry/schemas/policy'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
@@ -9,8 +10,11 @@ import {
   committed,
   completed,
   fenced,
+  finish,
   hostReported,
+  limitsSet,
   migrationBegun,
+  perform,
   performFailed,
   performed,
   prepare,
@@ -107,6 +111,22 @@ test('a phase that takes too long is cancelled by a verdict, which the log may r
   given(...hosts, requested(), admitted(), begin())
     .later(31_000)
     .is('Cancelled')
+})
+
+test('when its limits are changed while it is copied, the source is told at once, and each attempt behind it', () => {
+  const limits = { bandwidthBytesPerSecond: 2 ** 20, downtimeMs: 5000 }
+  const asked = [...performing, perform(), finish()]
+  given(...asked)
+    .next()
+    .is()
+  const story = given(...asked, limitsSet({ limits }))
+  story.next().is('Perform → rack1')
+  const [command] = story.next().step.command
+  assert.ok(command?.type === 'Perform')
+  assert.equal(command.data.policy, { ...defaultPolicy, ...limits })
+  given(...asked, limitsSet({ limits }), perform())
+    .next()
+    .is()
 })
 
 test('a guest is not paused for longer than its policy allows and some seconds', () => {

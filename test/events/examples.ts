@@ -3,6 +3,7 @@ import type { GuestNeeds } from '@ferry/schemas/guest'
 import type { GuestReport } from '@ferry/schemas/inventory'
 import type { DataOf, MessageName } from '@ferry/schemas/messages'
 import { defaultPolicy } from '@ferry/schemas/policy'
+import type { Limits, Policy } from '@ferry/schemas/policy'
 import type { Cause, Failure, HostRefusal } from '@ferry/schemas/refusal'
 
 /**
@@ -92,6 +93,13 @@ export const cancelAsked = (given: Given & { after?: number } = {}): EventOf<'Ca
   data: { after: given.after ?? RIGHT, by: 'test' },
 })
 
+export const limitsSet = (
+  given: Given & { after?: number; limits?: Limits } = {},
+): EventOf<'LimitsSet'> => ({
+  ...envelope('LimitsSet', given, coordinator),
+  data: { after: given.after ?? RIGHT, ...given.limits, by: 'test' },
+})
+
 export const begin = (given: Given = {}): EventOf<'Begin'> => ({
   ...envelope('Begin', given, coordinator),
   data: {
@@ -127,6 +135,23 @@ export const prepare = (given: Given = {}): EventOf<'Prepare'> => ({
     transferVersion: 1,
   },
 })
+
+/** What `targetPrepared` says, handed on. */
+export const perform = (given: Given & { policy?: Policy } = {}): EventOf<'Perform'> => {
+  const { expiresAt: _, ...prepared } = targetPrepared().data
+  const { policy = defaultPolicy } = given
+  return {
+    ...envelope('Perform', given, coordinator),
+    data: {
+      ...prepared,
+      admission: RIGHT,
+      host: 'rack1',
+      target: 'rack2',
+      targetKey: SOME_KEY,
+      policy,
+    },
+  }
+}
 
 export const finish = (given: Given = {}): EventOf<'Finish'> => ({
   ...envelope('Finish', given, coordinator),

@@ -11,6 +11,7 @@ import {
   committed,
   completed,
   fenced,
+  limitsSet,
   hostReported,
   logBehind,
   logRecovered,
@@ -47,6 +48,8 @@ const anything: fc.Arbitrary<Event> = fc.oneof(
   fc.constantFrom(
     cancelAsked(),
     cancelled(),
+    limitsSet({ limits: { downtimeMs: 50 } }),
+    limitsSet({ limits: { bandwidthBytesPerSecond: null } }),
     retried(),
     abandoned(),
     fenced(),

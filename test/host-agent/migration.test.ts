@@ -110,6 +110,34 @@ for (const [phase, call] of cancelledWhile)
     })
   })
 
+test('its limits may be changed while it is copied, as often as one likes, and it goes on in the same attempt', async () => {
+  const held: number[] = []
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    perform: (vm, order) => {
+      order.dial.onTurn(order.dial.policy(), async ({ downtimeMs }) => void held.push(downtimeMs))
+      return driver.perform(vm, order)
+    },
+  })
+  // Never done: it writes far more than so little a pause could take.
+  const policy = { bandwidthBytesPerSecond: 2 ** 20, downtimeMs: 1 }
+  await withFleet(two, { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2', policy })
+    await fleet.when('m1', ({ phase }) => phase === 'performing', 'to be copied')
+    assert.ok((await fleet.limit('m1', { downtimeMs: 2 })).accepted)
+    await until('the source to hear of it', () => held.includes(2))
+    assert.ok(
+      (await fleet.limit('m1', { downtimeMs: 60_000, bandwidthBytesPerSecond: null })).accepted,
+    )
+    const { phase, attempt } = await fleet.ended('m1')
+    assert.is(phase, 'completed')
+    assert.is(attempt.number, 1)
+    assert.equal(held, [2, 60_000])
+    assert.equal(places(fleet), ['rack2 running'])
+  })
+})
+
 test('cancelled in the queue, it never begins', () =>
   withFleet(two, { rules: { limits: { fleet: 0, perSource: 1, perTarget: 1 } } }, async (fleet) => {
     await fleet.start('web1', 'rack1')

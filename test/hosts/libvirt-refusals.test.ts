@@ -3,13 +3,13 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
 import { systemClock } from '@ferry/events/clock'
-import { defaultPolicy } from '@ferry/schemas/policy'
 import type { Driver, PerformOrder } from '@ferry/host-agent/driver'
 import { libvirtDriver } from '@ferry/host-agent/drivers/libvirt/driver'
 import { probeLibvirt } from '@ferry/host-agent/drivers/libvirt/probe'
 import { FRAME_HEADER_BYTES } from '@ferry/host-agent/transfer/frames'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { testDial } from '../dial.ts'
 import { failureOf } from '../failure.ts'
 import { quietGuest } from '../guest/boot-sector.ts'
 import { describeGuest, letGoAll } from '../lab/libvirt-guest.ts'
@@ -73,7 +73,7 @@ async function prepared(vm: string): Promise<string> {
 }
 
 const orderTo = (stream: PassThrough, cookie: string): PerformOrder => ({
-  policy: defaultPolicy,
+  dial: testDial(),
   cookie,
   signal: new AbortController().signal,
   gate: async () => {},

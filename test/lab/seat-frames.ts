@@ -1,5 +1,6 @@
 import type { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
+import type { Policy } from '@ferry/schemas/policy'
 import type { Failure } from '@ferry/schemas/refusal'
 
 /**
@@ -17,6 +18,7 @@ export type Word =
   | { readonly fill: 'begin' | 'done' | Failure }
   | { readonly sent: 'done' | Failure }
   | { readonly stop: true }
+  | { readonly policy: Policy }
 
 export type Trouble = {
   readonly name: string

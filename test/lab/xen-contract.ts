@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import type { PerformOrder } from '@ferry/host-agent/driver'
 import { driverContract } from '../contract/driver.ts'
 import type { DriverHost, DriverHosts } from '../contract/driver.ts'
+import { testDial } from '../dial.ts'
 import { until } from '../until.ts'
 import { putPrograms } from './programs.ts'
 import { openFarDriver } from './xen-driver.ts'
@@ -56,7 +57,7 @@ async function open(
       return begun
     }
     const perform = (vm: string, order: PerformOrder) =>
-      driver.perform(vm, { ...order, policy: { ...order.policy, downtimeMs: STILL_MS } })
+      driver.perform(vm, { ...order, dial: testDial({ downtimeMs: STILL_MS }) })
     return { driver: () => ({ ...driver, start, perform }), crash, memory }
   }
   const [source, target] = [await host('source'), await host('target')]

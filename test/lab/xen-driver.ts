@@ -75,7 +75,7 @@ export async function openFarDriver(
     resume: simple('resume'),
     clear: simple('clear'),
     perform: (vm, order) =>
-      call('perform', [vm, order.policy], performing(order)) as Promise<never>,
+      call('perform', [vm, order.dial.policy()], performing(order)) as Promise<never>,
     receive: (vm, order) => {
       const { calling, filled } = receiving(order)
       return Promise.all([call('receive', [vm], calling).catch(filled), filled()]).then(
@@ -122,6 +122,7 @@ function performing(order: PerformOrder): Calling {
   return {
     began: (seat) => {
       order.signal.addEventListener('abort', () => seat.say({ stop: true }))
+      order.dial.onTurn(order.dial.policy(), async (policy) => seat.say({ policy }))
       order.send(imageFromPieces(flowing())).then(
         () => seat.say({ sent: 'done' }),
         (error: unknown) => seat.say({ sent: failureIn(error) }),

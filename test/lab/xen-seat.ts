@@ -2,6 +2,7 @@ import { createServer } from 'node:net'
 import type { Socket } from 'node:net'
 import type { Writable } from 'node:stream'
 import { systemClock } from '@ferry/events/clock'
+import type { Dial } from '@ferry/host-agent/dial'
 import { CopyFailed } from '@ferry/host-agent/driver'
 import type { Driver } from '@ferry/host-agent/driver'
 import { xenDriver } from '@ferry/host-agent/drivers/xen/driver'
@@ -11,6 +12,7 @@ import { openXl } from '@ferry/host-agent/drivers/xen/xl'
 import { FRAME_HEADER_BYTES } from '@ferry/host-agent/transfer/frames'
 import type { Policy } from '@ferry/schemas/policy'
 import type { Failure } from '@ferry/schemas/refusal'
+import { testDial } from '../dial.ts'
 import { hasRoom, openSeat } from './seat-frames.ts'
 import type { Trouble, Word } from './seat-frames.ts'
 
@@ -32,6 +34,7 @@ createServer(serve).listen(Number(port), '0.0.0.0')
 
 function serve(socket: Socket): void {
   const stop = new AbortController()
+  let dial: Dial | undefined
   const asked: {
     gate: (word: 'passed' | Failure) => void
     sent: (word: 'done' | Failure) => void
@@ -47,6 +50,7 @@ function serve(socket: Socket): void {
       if ('gate' in word && word.gate !== 'asked') asked.gate(word.gate)
       if ('sent' in word) asked.sent(word.sent)
       if ('fill' in word && word.fill !== 'begin') filling.over(word.fill)
+      if ('policy' in word) dial?.turn(word.policy)
       if ('stop' in word) stop.abort(new Error('told to stop'))
     },
     (piece) => {
@@ -60,7 +64,7 @@ function serve(socket: Socket): void {
   )
   const perform = (vm: string, policy: Policy) =>
     driver.perform(vm, {
-      policy,
+      dial: (dial = testDial(policy)),
       signal: stop.signal,
       send: async (image) => {
         const sent = new Promise<'done' | Failure>((resolve) => {

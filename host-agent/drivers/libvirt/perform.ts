@@ -1,5 +1,6 @@
 import { mkdir } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Policy } from '@ferry/schemas/policy'
 import { within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
@@ -9,7 +10,8 @@ import type { Daemon, Looked } from './daemon.ts'
 import { hold, letGo } from './holder.ts'
 import { own, toldWhy } from './other-hand.ts'
 import { procedures } from './procedures.ts'
-import type { Parameter } from './procedures.ts'
+import type { Domain, Parameter } from './procedures.ts'
+import type { Libvirt } from './rpc.ts'
 import { SHUT, wayBack } from './return-path.ts'
 import { watch } from './watch.ts'
 import { MigrateFlag } from './words.ts'
@@ -29,7 +31,8 @@ export async function perform(
   folder: string,
 ): Promise<SentByHypervisor> {
   const { clock } = daemon
-  const { cookie = '', policy, signal } = order
+  const { cookie = '', dial, signal } = order
+  const policy = dial.policy()
   // libvirtd 9.0 dies of a cookie without them.
   if (!cookie.includes('<capabilities>'))
     throw failed('the cookie of the target does not say what its QEMU can do')
@@ -43,6 +46,7 @@ export async function perform(
     eyes.call(procedures.abortJob, { domain }).catch(() => {})
     door.close()
   }
+  let forgetDial = () => {}
   let watched: Awaited<ReturnType<typeof watch>> | undefined
   try {
     const following = (watched = await watch(eyes, domain, order, clock))
@@ -58,7 +62,7 @@ export async function perform(
       {
         domain,
         otherUri: undefined,
-        parameters: parametersOf(path, policy.bandwidthBytesPerSecond),
+        parameters: parametersOf(path, policy),
         cookie,
         flags:
           MigrateFlag.live |
@@ -100,6 +104,7 @@ export async function perform(
       },
     })
     following.onPause(way.paused)
+    forgetDial = dial.onTurn(policy, (next) => setLimits(eyes, domain, next))
     // QEMU hears of it by its broken socket, and lets the guest run on.
     following.onRefusal(() => socket.destroy())
     const sending = order.send(way.image).catch((error: unknown) => {
@@ -131,6 +136,7 @@ export async function perform(
     throw error
   } finally {
     signal.removeEventListener('abort', stop)
+    forgetDial()
     watched?.forget()
     eyes.close()
     // Its socket goes with it. While the guest is paused, nothing is waited for that a busy disk may hold up.
@@ -140,6 +146,8 @@ export async function perform(
 
 const CONNECT_MS = 30_000
 const MEBIBYTE = 1024 ** 2
+/** A TiB a second. */
+const NO_LIMIT = 2 ** 40
 
 const failed = (message: string, cause?: unknown) =>
   new CopyFailed({ type: 'HypervisorFailed', message }, { cause })
@@ -152,18 +160,22 @@ const overBeforeItBegan = (): never => {
   throw failed('QEMU sent nothing')
 }
 
-/** libvirt counts in whole MiB a second; what is less than one is held back by our own pace. */
-function parametersOf(path: string, bandwidth: number | undefined): Parameter[] {
-  return [
-    { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
-    ...(bandwidth === undefined
-      ? []
-      : [
-          {
-            field: 'bandwidth',
-            is: 'ullong',
-            value: BigInt(Math.max(1, Math.round(bandwidth / MEBIBYTE))),
-          } as const,
-        ]),
-  ]
+/** A domain remembers what it was limited to on the way, so that there is no limit is said as well. */
+const parametersOf = (path: string, policy: Policy): Parameter[] => [
+  { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
+  { field: 'bandwidth', is: 'ullong', value: mebibytesPerSecond(policy) },
+]
+
+async function setLimits(libvirt: Libvirt, domain: Domain, policy: Policy): Promise<void> {
+  await libvirt.call(procedures.setMaxSpeed, {
+    domain,
+    mebibytesPerSecond: mebibytesPerSecond(policy),
+    flags: 0,
+  })
+  const downtimeMs = BigInt(Math.round(policy.downtimeMs))
+  await libvirt.call(procedures.setMaxDowntime, { domain, downtimeMs, flags: 0 })
 }
+
+/** libvirt counts in whole MiB a second: what is less than one is one. */
+const mebibytesPerSecond = ({ bandwidthBytesPerSecond = NO_LIMIT }: Policy): bigint =>
+  BigInt(Math.max(1, Math.round(bandwidthBytesPerSecond / MEBIBYTE)))

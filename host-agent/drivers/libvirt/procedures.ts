@@ -134,6 +134,11 @@ export const procedures = {
     takes: struct({ domain, downtimeMs: unsignedHyper, flags: uint }),
     gives: nothing,
   },
+  setMaxSpeed: {
+    number: 207,
+    takes: struct({ domain, mebibytesPerSecond: unsignedHyper, flags: uint }),
+    gives: nothing,
+  },
   state: { number: 212, takes: flagged, gives: struct({ state: int, reason: int }) },
   undefine: { number: 231, takes: flagged, gives: nothing },
   setMetadata: {

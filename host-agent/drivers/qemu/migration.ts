@@ -33,14 +33,19 @@ export const queryMigration = async (qmp: Qmp): Promise<MigrationQuery> =>
 const NO_LIMIT_BYTES_PER_SECOND = 2 ** 40
 
 export async function setPolicy(qmp: Qmp, policy: Policy): Promise<void> {
-  const { bandwidthBytesPerSecond = NO_LIMIT_BYTES_PER_SECOND, downtimeMs, autoConverge } = policy
   await qmp.execute('migrate-set-capabilities', {
     capabilities: [
       { capability: 'events', state: true },
       { capability: 'pause-before-switchover', state: true },
-      { capability: 'auto-converge', state: autoConverge },
+      { capability: 'auto-converge', state: policy.autoConverge },
     ],
   })
+  await setLimits(qmp, policy)
+}
+
+/** What QEMU lets one change while it sends. */
+export async function setLimits(qmp: Qmp, policy: Policy): Promise<void> {
+  const { bandwidthBytesPerSecond = NO_LIMIT_BYTES_PER_SECOND, downtimeMs } = policy
   await qmp.execute('migrate-set-parameters', {
     'max-bandwidth': bandwidthBytesPerSecond,
     'downtime-limit': Math.round(downtimeMs),

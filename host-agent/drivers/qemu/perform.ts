@@ -7,7 +7,7 @@ import { imageFromSocket } from '../../transfer/image.ts'
 import { listenFor } from '../one-visitor.ts'
 import { socketsIn } from './copy.ts'
 import type { Attached } from './monitors.ts'
-import { progressOf, queryMigration, setPolicy } from './migration.ts'
+import { progressOf, queryMigration, setLimits, setPolicy } from './migration.ts'
 import type { Qmp } from './qmp.ts'
 
 /**
@@ -26,9 +26,11 @@ export async function perform(
   clock: Clock,
 ): Promise<SentByHypervisor> {
   const path = socketsIn(copy.folder).image
-  await setPolicy(qmp, order.policy)
+  const policy = order.dial.policy()
+  await setPolicy(qmp, policy)
   const door = await listenFor(path)
   const watched = watch(qmp, order, clock)
+  const forgetDial = order.dial.onTurn(policy, (next) => setLimits(qmp, next))
   const stop = () => door.close()
   order.signal.addEventListener('abort', stop, { once: true })
   try {
@@ -54,6 +56,7 @@ export async function perform(
     return sentBy.value
   } finally {
     order.signal.removeEventListener('abort', stop)
+    forgetDial()
     watched.forget()
     door.close()
     await rm(path, { force: true })

@@ -190,7 +190,14 @@ async function copyOut(
   clock: Clock,
   become: (guest: SimulatedGuest, state: SimulatedGuest['state']) => void,
 ): Promise<SentByHypervisor> {
-  const { policy, signal } = order
+  const { dial, signal } = order
+  let policy = dial.policy()
+  /** From when on, and behind how many bytes, the present limit holds. */
+  let limited = { at: clock.elapsed(), bytes: 0 }
+  const forgetDial = dial.onTurn(policy, async (next) => {
+    policy = next
+    limited = { at: clock.elapsed(), bytes: sentBytes }
+  })
   const began = clock.elapsed()
   const fullSpeed = guest.pagesPerSecond
   const totalBytes = guest.memory.length
@@ -223,7 +230,9 @@ async function copyOut(
       yield records
       const limit = policy.bandwidthBytesPerSecond
       const aheadMs =
-        limit === undefined ? 0 : (sentBytes * 1000) / limit - (clock.elapsed() - began)
+        limit === undefined
+          ? 0
+          : ((sentBytes - limited.bytes) * 1000) / limit - (clock.elapsed() - limited.at)
       // Somebody else must have a turn as well, or no page would ever get dirty.
       await clock.sleep(guest.state === 'running' ? Math.max(0, aheadMs) : 0, signal)
     }
@@ -259,6 +268,7 @@ async function copyOut(
     throw error
   } finally {
     guest.pagesPerSecond = fullSpeed
+    forgetDial()
   }
 }
 

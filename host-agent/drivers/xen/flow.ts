@@ -15,7 +15,9 @@ export function flowOf(
   gate: Pause,
 ) {
   const scan = imageScan()
-  const pace = makePace(clock, order.policy.bandwidthBytesPerSecond)
+  const policy = order.dial.policy()
+  const pace = makePace(clock, policy.bandwidthBytesPerSecond)
+  order.dial.onTurn(policy, async (next) => pace.limit(next.bandwidthBytesPerSecond))
   const began = clock.elapsed()
   let sentBytes = 0
   let toldAt = began

@@ -60,7 +60,7 @@ export function xenMoves(xl: Xl, notes: Notes): Moves {
       const { machine, memoryBytes } = needsOf(config)
       const leaver = { domain: here.domain, memoryBytes }
       if (machine !== 'pv') return performLive(leaver, order, xl, folder)
-      checkDowntime(memoryBytes, order.policy)
+      checkDowntime(memoryBytes, order.dial.policy())
       return performStill(leaver, order, xl, folder)
     },
 
