@@ -4,7 +4,6 @@ import { join } from 'node:path'
 import type { PerformOrder } from '@ferry/host-agent/driver'
 import { driverContract } from '../contract/driver.ts'
 import type { DriverHost, DriverHosts } from '../contract/driver.ts'
-import { testDial } from '../dial.ts'
 import { until } from '../until.ts'
 import { putPrograms } from './programs.ts'
 import { openFarDriver } from './xen-driver.ts'
@@ -56,8 +55,10 @@ async function open(
       await until(`${vm} to count`, counts, PATIENCE_MS, LOOK_EVERY_MS)
       return begun
     }
-    const perform = (vm: string, order: PerformOrder) =>
-      driver.perform(vm, { ...order, dial: testDial({ downtimeMs: STILL_MS }) })
+    const perform = (vm: string, order: PerformOrder) => {
+      const policy = () => ({ ...order.dial.policy(), downtimeMs: STILL_MS })
+      return driver.perform(vm, { ...order, dial: { ...order.dial, policy } })
+    }
     return { driver: () => ({ ...driver, start, perform }), crash, memory }
   }
   const [source, target] = [await host('source'), await host('target')]

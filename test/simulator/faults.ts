@@ -63,6 +63,8 @@ export type Faults = {
    * Never that a copy which runs does not: nothing could hold I1 then.
    */
   readonly driverLies: number
+  /** For each request of an operator: that its limits are changed a moment later. */
+  readonly limit: number
 }
 
 export const noFaults: Faults = {
@@ -99,6 +101,7 @@ export const noFaults: Faults = {
   diskFullPerSecond: 0,
   logFullPerSecond: 0,
   driverLies: 0,
+  limit: 0,
 }
 
 /** The most of each. New ones stand last: what a seed drew before stays as it was. */
@@ -136,6 +139,7 @@ const worst: Faults = {
   diskFullPerSecond: 0.01,
   logFullPerSecond: 0.03,
   driverLies: 0.03,
+  limit: 0.3,
 }
 
 /** Each run leaves some faults out and takes more or less of the others: all at once would hide what few can do. */

@@ -68,6 +68,7 @@ export type Outcome = {
 /** In the calm, everything has so long to end: the longest limits of a migration, one after another. */
 const CALM_MS = 30 * 60_000
 const MEMORY_MIB = 1
+const SLOW_BYTES_PER_SECOND = 2 ** 20
 /** So often a guest is asked to move, in milliseconds. */
 const ASK_EVERY_MS = 120
 
@@ -264,6 +265,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   for (let nth = 1; nth <= plan.coordinators; nth++) begin(`c${nth}`, coordinator)
 
   const operator = chances('operator')
+  const limiting = chances('limits')
   let asked = 0
   /** Asks any coordinator, as the request API does; an answer that nobody waits for is not missed. */
   const request = (verb: string, body: object) => {
@@ -323,6 +325,15 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       time.after(operator.between(0, 3000), () => request('migrate', body))
     if (operator.happens(faults().cancel))
       time.after(operator.between(0, 3000), () => request('cancel', { migration: id, by }))
+    if (limiting.happens(faults().limit)) {
+      const limits = {
+        downtimeMs: limiting.pick([0, 50, 300, 3000]),
+        bandwidthBytesPerSecond: limiting.pick([null, SLOW_BYTES_PER_SECOND]),
+      }
+      time.after(limiting.between(0, 1000), () =>
+        request('limit', { migration: id, ...limits, by }),
+      )
+    }
   }
 
   /** The worst moment to change one's mind: the guest is about to be paused, or is. */
