@@ -86,6 +86,8 @@ export function openArrival(
       }
       const stop = () => stream.destroy()
       signal.addEventListener('abort', stop, { once: true })
+      // The hypervisor may have taken its time, and meanwhile somebody came, and then nobody was wanted any more.
+      if (signal.aborted) stop()
       try {
         return await receiveImage(stream, hypervisor, { transfer, version, key }, isSaidWhole)
       } finally {

@@ -1,8 +1,9 @@
 import { randomBytes } from 'node:crypto'
+import { setMaxListeners } from 'node:events'
 import { connect as connectTcp, createServer } from 'node:net'
 import { PassThrough, Writable } from 'node:stream'
 import { connect as connectTls } from 'node:tls'
-import { systemClock } from '@ferry/events/clock'
+import { systemClock, within } from '@ferry/events/clock'
 import type { CopyFailed } from '@ferry/host-agent/driver'
 import { textFrame, writeHead } from '@ferry/host-agent/transfer/frames'
 import { imageFromPieces } from '@ferry/host-agent/transfer/image'
@@ -32,6 +33,8 @@ type Opened = {
   ) => { transfer: string; key: Uint8Array; arrival: Arrival }
   /** How many have said what they came for. */
   readonly visits: () => number
+  /** How many of them were let in. */
+  readonly entries: () => number
 }
 
 async function withPort(
@@ -43,6 +46,7 @@ async function withPort(
   const [wire, clock] = [tlsWire, systemClock]
   const refused = (intruder: Intruder) => void intruders.push(intruder)
   let visits = 0
+  let entries = 0
   const counting: Wire = {
     ...wire,
     listen: (at, door) => {
@@ -62,7 +66,10 @@ async function withPort(
       key: randomBytes(32),
     }
     const expiresAt = clock.now() + expiresAfterMs
-    const used = () => port.used(transfer)
+    const used = () => {
+      entries += 1
+      port.used(transfer)
+    }
     port.expect(transfer, attempt, expiresAt)
     const expected = { transfer, key, expiresAt, version: 1 }
     const arrival = openArrival(expected, { wire, clock, used, refused })
@@ -71,7 +78,7 @@ async function withPort(
     return { transfer, key, arrival }
   }
   try {
-    await work({ port, intruders, open, visits: () => visits })
+    await work({ port, intruders, open, visits: () => visits, entries: () => entries })
   } finally {
     for (const arrival of arrivals) arrival.close()
     await port.close()
@@ -91,6 +98,7 @@ function hypervisor() {
 }
 
 const never = new AbortController().signal
+setMaxListeners(0, never)
 const sender = (port: TransferPort, transfer: string, key: Uint8Array) =>
   openSender(
     { transfer, key, address: port.address, version: 1 },
@@ -348,6 +356,19 @@ test('a target that goes away is a broken stream at the source', () =>
       ['StreamCut', 'StreamBroken'],
     )
     assert.is((await failureOf(source.finish())).type, 'StreamBroken')
+  }))
+
+test('a source that came before its target was told to stop, and says nothing more, is not waited for', () =>
+  withPort(async ({ port, open, entries }) => {
+    const { transfer, key, arrival } = open('m1.1')
+    await sender(port, transfer, key)
+    await until('the source to be let in', () => entries() === 1)
+    const stop = new AbortController()
+    stop.abort()
+    // Its hypervisor takes an image only now.
+    const receiving = failureOf(arrival.receive(hypervisor().stream, stop.signal))
+    const { type } = await within(systemClock, 10_000, 'the end of the copy', receiving)
+    assert.is(type, 'StreamCut')
   }))
 
 test('a source that is told to stop does not wait for a target that takes nothing', () =>

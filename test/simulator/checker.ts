@@ -19,6 +19,8 @@ export type Witnessed = {
   /** Transfers whose end frame has been sent. */
   readonly completed: ReadonlySet<string>
   readonly coordinators: () => readonly Coordinator[]
+  /** Processes that are dead, frozen, or wait for their hypervisor. */
+  readonly restless: () => readonly string[]
 }
 
 /** Watches one invariant; throws `Violation`. */

@@ -103,6 +103,8 @@ export async function simulate(plan: Plan): Promise<Outcome> {
         : new Violation('a bug', String((error as Error).stack ?? error))
   }
 
+  const restless = () =>
+    [...lives.values()].filter((life) => !life.isAtRest()).map(({ node }) => node)
   const witnessed: Witnessed = {
     machines,
     server,
@@ -112,6 +114,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     secrets,
     completed: ether.completed,
     coordinators: () => [...coordinators.values()],
+    restless,
   }
   const checkers: Checker[] = invariants.map((make) => make(witnessed))
   const checked = (look: (checker: Checker) => void) => {
@@ -388,7 +391,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       network.heal()
     }
     if (!isCalm) continue
-    const isAtRest = [...lives.values()].every((life) => life.isAtRest()) && hasEnded()
+    const isAtRest = restless().length === 0 && hasEnded()
     settledAt = isAtRest ? (settledAt ?? time.now()) : undefined
     const isQuiet = settledAt !== undefined && time.now() - settledAt > QUIET_MS
     if (isQuiet || time.now() - faultyUntil > CALM_MS) break
