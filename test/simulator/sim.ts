@@ -11,35 +11,40 @@ import { shrink } from './shrink.ts'
 import { simulate } from './simulation.ts'
 import type { Report } from './worker.ts'
 
-/**
- * `npm run sim`: lets the whole fleet live through faults, once for each seed, and looks whether a promise was broken.
- *
- *     --seed N        the first seed (1)
- *     --runs N        so many seeds; or, whichever ends first:
- *     --minutes N     for so long
- *     --migrations N  until so many migrations have been seen
- *     --known         the seeds that ever failed, from seeds.txt, and no others
- *     --only FAULTS   only these faults of the seed; `none` for none
- *     --hosts N --guests N --coordinators N --seconds N     a smaller or larger world
- */
+const USAGE = `npm run sim -- [options]
+Lets the whole fleet live through faults, once for each seed, and looks whether a promise was broken.
+
+  --seed N        the first seed (1)
+  --runs N        so many seeds; or, whichever ends first:
+  --minutes N     for so long
+  --migrations N  until so many migrations have been seen
+  --known         the seeds that ever failed, from seeds.txt, and no others
+  --only FAULTS   only these faults of the seed, with commas; \`none\` for none
+  --hosts N --guests N --coordinators N --seconds N     a smaller or larger world`
+
 const TELL_EVERY_MS = 10_000
 const MOST_BROKEN = 5
 const MOST_LINES = 60
 
-const { values } = parseArgs({
-  options: {
-    seed: { type: 'string', default: '1' },
-    runs: { type: 'string' },
-    minutes: { type: 'string' },
-    migrations: { type: 'string' },
-    known: { type: 'boolean', default: false },
-    only: { type: 'string' },
-    hosts: { type: 'string' },
-    guests: { type: 'string' },
-    coordinators: { type: 'string' },
-    seconds: { type: 'string' },
-  },
-})
+const options = {
+  seed: { type: 'string', default: '1' },
+  runs: { type: 'string' },
+  minutes: { type: 'string' },
+  migrations: { type: 'string' },
+  known: { type: 'boolean', default: false },
+  only: { type: 'string' },
+  hosts: { type: 'string' },
+  guests: { type: 'string' },
+  coordinators: { type: 'string' },
+  seconds: { type: 'string' },
+  help: { type: 'boolean', default: false },
+} as const
+
+const values = readOptions()
+if (values.help) {
+  console.log(USAGE)
+  process.exit(0)
+}
 
 const began = performance.now()
 const size = Object.fromEntries(
@@ -147,6 +152,15 @@ function* counting(from: number, count: number): Generator<number, undefined> {
 
 function* mapped<A, B>(items: Iterable<A>, change: (item: A) => B): Generator<B, undefined> {
   for (const item of items) yield change(item)
+}
+
+function readOptions() {
+  try {
+    return parseArgs({ options }).values
+  } catch (error) {
+    console.error(`${error instanceof Error ? error.message : String(error)}\n\n${USAGE}`)
+    process.exit(2)
+  }
 }
 
 function whole(name: string, text: string): number {
