@@ -142,4 +142,10 @@ export const mutations: readonly Mutation[] = [
     from: 'if (own === subject) return message',
     to: 'if (own !== undefined) return message',
   },
+  {
+    bug: 'a target that was told to stop before it took the image waits for a stream that is stalled',
+    file: 'host-agent/transfer/arrival.ts',
+    from: 'if (signal.aborted) stop()',
+    to: 'if (stop === undefined) stop()',
+  },
 ]
