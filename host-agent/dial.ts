@@ -7,11 +7,15 @@ export type Dial = {
   readonly policy: () => Policy
   readonly turn: (policy: Policy) => void
   /**
-   * Has each change put into effect, and at once the one that came since the policy was read.
+   * Has each change put into effect, and at once the one that came since.
    *
-   * @returns what ends that.
+   * @param since what is in effect; undefined: that is not known.
+   * @returns what ends it.
    */
-  readonly onTurn: (since: Policy, take: (policy: Policy) => Promise<void>) => () => void
+  readonly onTurn: (
+    since: Policy | undefined,
+    take: (policy: Policy) => Promise<void>,
+  ) => () => void
 }
 
 /** @param failed hears why a change was not put into effect: the copy goes on without it. */

@@ -188,13 +188,10 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
     }
   }
 
-  const watched = async (mover: Held, signal: AbortSignal, dial?: Dial) => {
-    const sayPolicy = async (policy: Policy) => {
+  const watched = async (mover: Held, signal: AbortSignal, dial?: Dial, begunWith?: Policy) => {
+    const forget = dial?.onTurn(begunWith, async (policy) => {
       if (mover.hearsPolicy) mover.say({ policy })
-    }
-    // It may have been begun with another one, by the agent before.
-    if (dial !== undefined) void sayPolicy(dial.policy())
-    const forget = dial?.onTurn(dial.policy(), sayPolicy)
+    })
     try {
       return await outcomeOf(mover, signal)
     } finally {
@@ -227,6 +224,7 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
     },
     carryOut: async (command, signal, dial) => {
       const text = encode(command)
+      const policy = command.type === 'Perform' ? command.data.policy : undefined
       const folder = folderOf(root, command.vm)
       const there = present.get(folder)
       try {
@@ -236,7 +234,7 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
           if (outcome !== undefined) return factIn(outcome.fact)
         }
         signal.throwIfAborted()
-        const outcome = await watched(await begin(folder, text, signal), signal, dial)
+        const outcome = await watched(await begin(folder, text, signal), signal, dial, policy)
         if (outcome === undefined) throw new MoverDied()
         return factIn(outcome.fact)
       } finally {
