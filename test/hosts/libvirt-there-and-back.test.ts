@@ -23,6 +23,9 @@ test('moves there and back five times, and every page of its memory is right eac
 /** A copy that takes some seconds. */
 const slowly = { bandwidthBytesPerSecond: 5_000_000, downtimeMs: 20_000 }
 
+/** It writes more in a millisecond than may be sent in one. */
+const neverDone = { bandwidthBytesPerSecond: 16 * 2 ** 20, downtimeMs: 1 }
+
 const moments = {
   'while it copies': (lab: Lab) => {
     const { passedBytes } = lab.link('rack2')
@@ -46,6 +49,23 @@ for (const [when, moment] of Object.entries(moments))
         assert.is(attempt, 1)
         await onlyOn('rack2')
       }))
+
+test('is slowed down where that is wished for, and arrives when its limits are changed', () =>
+  withGuest(bootSectorGuest(), async ({ lab, onlyOn, move, ended }) => {
+    const slowedDown = lab.event(
+      'the guest to be slowed down',
+      (event) => event.type === 'RoundPassed' && event.data.throttlePercent > 0,
+      PATIENCE_MS,
+    )
+    await move('m1', 'rack2', { ...neverDone, autoConverge: true })
+    await slowedDown
+    const limited = await lab.ferry('limit', 'm1', '--bandwidth', 'none', '--downtime', '20000')
+    assert.is(limited.code, 0, limited.stderr)
+    const { phase, attempt } = await ended('m1')
+    assert.is(phase, 'completed')
+    assert.is(attempt, 1)
+    await onlyOn('rack2')
+  }))
 
 for (const killed of racks)
   test(`tries again when what moves it at its ${killed === 'rack1' ? 'source' : 'target'} is killed`, () =>

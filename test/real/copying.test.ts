@@ -127,6 +127,21 @@ test('its limits may be changed by those who did not begin it: it arrives in the
     assert.is(none.code, 2, none.stdout)
   }))
 
+test('a guest that changes more than can be sent is slowed down where that is wished for, and arrives', () =>
+  withGuest(async (lab) => {
+    const slowedDown = lab.event(
+      'the guest to be slowed down',
+      (event) => event.type === 'RoundPassed' && event.data.throttlePercent > 0,
+    )
+    await copying(lab, 'm1', { ...slowly, bandwidthBytesPerSecond: 8_000_000, autoConverge: true })
+    await slowedDown
+    await letThrough(lab, 'm1')
+    const { phase, attempt } = await lab.ended('m1')
+    assert.is(phase, 'completed')
+    assert.is(attempt, 1)
+    await onlyOn(lab, 'rack2')
+  }))
+
 const isRunning = ({ status }: QemuProcess) => status === 'running'
 
 /** Looks at the world without a log until that is back: the guest runs on one host, and never stops. */
