@@ -164,6 +164,7 @@ test('other programs find the requests with the NATS services protocol', async (
   assert.equal(endpoints.map(({ name }) => name).toSorted(), [
     'cancel',
     'fleet',
+    'limit',
     'migrate',
     'recover',
     'resolve',

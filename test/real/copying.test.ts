@@ -6,7 +6,7 @@ import { smallGuest } from '../guest/boot-sector.ts'
 import { until } from '../until.ts'
 import { withLab } from './lab.ts'
 import type { Lab } from './lab.ts'
-import { migrationStatusIn, readSweeps } from './outside.ts'
+import { hasSwept, migrationStatusIn } from './outside.ts'
 import type { QemuProcess } from './outside.ts'
 
 const test = suite('while memory is copied')
@@ -37,7 +37,7 @@ const withGuest = (work: (lab: Lab) => Promise<void>) =>
     await lab.start('web1', 'rack1')
     const { folder } = await lab.onlyRunning()
     // Until it is past its BIOS it changes so little that it would be copied in no time.
-    await until('the guest to write', async () => (await readSweeps(folder)) > 0)
+    await until('the guest to write', () => hasSwept(folder, smallGuest))
     await work(lab)
   })
 

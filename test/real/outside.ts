@@ -121,6 +121,12 @@ export async function readMemory(
   })
 }
 
+/** Whether the guest is past its BIOS, which leaves traces where it counts, and has swept its range once. */
+export async function hasSwept(folder: string, { toByte }: GuestProgram): Promise<boolean> {
+  const last = await withMonitor(folder, (qmp) => save(qmp, folder, toByte - PAGE_BYTES, 1))
+  return last[0] !== 0
+}
+
 /** How many sweeps the guest has made: one place in its memory, for which it need not be stopped. */
 export async function readSweeps(folder: string): Promise<number> {
   const counter = await withMonitor(folder, (qmp) => save(qmp, folder, COUNTER_AT, 4))
