@@ -69,7 +69,7 @@ export function bootSector(program: GuestProgram): Buffer {
     [0xb0, divisor >>> 8], //                 mov al, the high one
     [0xe6, 0x40], //                          out 0x40, al
     [0x66, 0xb9, ...dword(fillToByte)], //    mov ecx, fillToByte   how far the first sweep goes
-    [0xbe, 0x8e, 0x7c], //                    mov si, text
+    [0xbe, 0x94, 0x7c], //                    mov si, text
     [0xba, 0xf8, 0x03], //                    mov dx, 0x3f8       the first serial port
 
     // print, at 7c29
@@ -80,7 +80,7 @@ export function bootSector(program: GuestProgram): Buffer {
     [0xeb, 0xf8], //                          jmp print
 
     // sweep, at 7c31: give fs all four gigabytes; an interrupt may have taken them away
-    [0x0f, 0x01, 0x16, 0x78, 0x7c], //        lgdt [gdtr]
+    [0x0f, 0x01, 0x16, 0x7e, 0x7c], //        lgdt [gdtr]
     [0x0f, 0x20, 0xc0], //                    mov eax, cr0
     [0x0c, 0x01], //                          or al, 1            protected mode,
     [0x0f, 0x22, 0xc0], //                    mov cr0, eax
@@ -92,9 +92,10 @@ export function bootSector(program: GuestProgram): Buffer {
 
     // page, at 7c4e
     [0x64, 0x67, 0xfe, 0x03], //              inc byte [fs:ebx]
+    [0x64, 0x67, 0xc6, 0x43, 0x01, 0x01], //  mov byte [fs:ebx+1], 1   never all zeros, which would cost nothing to send
     [0x66, 0x81, 0xc3, ...dword(PAGE_BYTES)], // add ebx, 4096
     [0x66, 0x39, 0xcb], //                    cmp ebx, ecx
-    [0x72, 0xf0], //                          jb page
+    [0x72, 0xea], //                          jb page
     [0x66, 0xb9, ...dword(toByte)], //        mov ecx, toByte
 
     [0x66, 0xff, 0x06, 0x00, 0x7e], //        inc dword [COUNTER_AT]
@@ -103,17 +104,17 @@ export function bootSector(program: GuestProgram): Buffer {
     [0xb0, 0x2e], //                          mov al, '.'         every 256th sweep
     [0xee], //                                out dx, al
 
-    // rest, at 7c73: sti, hlt, cli; or nothing
+    // rest, at 7c79: sti, hlt, cli; or nothing
     sweepsPerSecond === undefined ? [0x90, 0x90, 0x90] : [0xfb, 0xf4, 0xfa],
-    [0xeb, 0xb9], //                          jmp sweep
+    [0xeb, 0xb3], //                          jmp sweep
 
-    // gdtr, at 7c78: the length less one, and the address of what follows
-    [0x0f, 0x00, 0x7e, 0x7c, 0x00, 0x00],
+    // gdtr, at 7c7e: the length less one, and the address of what follows
+    [0x0f, 0x00, 0x84, 0x7c, 0x00, 0x00],
     // The first descriptor is empty; the second is data, from 0 to 4 GiB.
     [0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00, 0x00],
     [0xff, 0xff, 0x00, 0x00, 0x00, 0x92, 0xcf, 0x00],
 
-    // text, at 7c8e
+    // text, at 7c94
     [...Buffer.from('Ferry guest \0')],
   ].flat()
   const sector = Buffer.alloc(SECTOR_BYTES)

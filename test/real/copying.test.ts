@@ -11,10 +11,7 @@ import type { QemuProcess } from './outside.ts'
 
 const test = suite('while memory is copied')
 
-/**
- * Never done: the guest writes a hundred times faster. The pause that is allowed is short because QEMU, woken late on a
- * busy machine, takes itself for faster than it is.
- */
+/** Never done: the guest writes a hundred times faster, and no pause is allowed in which the rest could be sent. */
 const slowly = { bandwidthBytesPerSecond: 1_000_000, downtimeMs: 1 }
 
 /** Whatever is left may be sent while the guest is paused: as an operator would say it. */
