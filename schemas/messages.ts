@@ -94,7 +94,7 @@ export const messages = {
     version: 1,
     data: Type.Object({ ...after, by: Who }),
   },
-  /** From now on the migration keeps to these: the present attempt, if its guest is not paused yet, and those behind it. */
+  /** From now on the migration keeps to these: the present attempt, and those behind it. A guest that is paused already is sent home sooner or later by it. */
   LimitsSet: {
     kind: 'decision',
     about: 'migration',
