@@ -126,6 +126,7 @@ function connected({ address }: Ticket, deadline: AbortSignal): Promise<Socket> 
       reject(new CopyFailed(failure, { cause: error }))
     }
     socket.once('error', failed)
+    if (deadline.aborted) late()
   })
 }
 
@@ -154,6 +155,8 @@ function secured(
     // A target that turns us away just closes, and not every closing is an error to Node.
     const closed = () => failed(new Error('closed by the target'))
     secure.once('error', failed).once('close', closed)
+    // Between one step and the next nobody listened.
+    if (deadline.aborted) late()
     secure.once('secureConnect', () => {
       deadline.removeEventListener('abort', late)
       secure.off('error', failed).off('close', closed)
