@@ -1,16 +1,5 @@
 import { Command } from 'commander'
-import { Answer } from '@ferry/schemas/request'
-import {
-  Exit,
-  ending,
-  exits,
-  print,
-  printJson,
-  request,
-  whoAmI,
-  withConnection,
-  withLogOptions,
-} from './context.ts'
+import { ending, exits, whoAmI, withConnection, withLogOptions, record } from './context.ts'
 import type { LogOptions } from './context.ts'
 import { follow } from './follow.ts'
 
@@ -25,12 +14,14 @@ export const cancelVerb = (): Command =>
     .action((migration: string, options: Options) =>
       ending(() =>
         withConnection(options, async (connection) => {
-          const answer = await request(connection, 'cancel', { migration, by: whoAmI() }, Answer)
-          if (options.json === true) printJson(answer)
-          if (!answer.accepted)
-            throw new Exit(exits.refused, options.json === true ? '' : answer.sentence)
-          if (options.json !== true)
-            print(`Asked to cancel ${migration}, at position ${answer.position}.`)
+          const wish = { migration, by: whoAmI() }
+          await record(
+            connection,
+            'cancel',
+            wish,
+            options.json,
+            (position) => `Asked to cancel ${migration}, at position ${position}.`,
+          )
           if (options.wait !== true) return exits.done
           const { phase } = await follow(connection, migration, { isQuiet: options.json === true })
           // Whoever cancels wants it abandoned; the order of the log may have decided otherwise.

@@ -4,6 +4,7 @@ import { hostname } from 'node:os'
 import { Option } from 'commander'
 import type { Command } from 'commander'
 import { Invalid, parse } from '@ferry/schemas/parse'
+import { Answer } from '@ferry/schemas/request'
 import type { Static, TSchema } from 'typebox'
 import { systemClock } from '@ferry/events/clock'
 import { NotDurable, durabilities } from '@ferry/events/durability'
@@ -110,6 +111,24 @@ export async function request<Shape extends TSchema>(
   shape: Shape,
 ): Promise<Static<Shape>> {
   return parse(shape, await ask(nc, systemClock, verb, body, ANSWER_MS), `the answer to ${verb}`)
+}
+
+/**
+ * Asks for something to be recorded, and prints that it was: the answer as JSON, or a sentence.
+ *
+ * @throws {Exit} when it is refused, with the reason.
+ */
+export async function record(
+  connection: Connection,
+  verb: string,
+  wish: object,
+  isJson: boolean | undefined,
+  sentence: (position: number) => string,
+): Promise<void> {
+  const answer = await request(connection, verb, wish, Answer)
+  if (isJson === true) printJson(answer)
+  if (!answer.accepted) throw new Exit(exits.refused, isJson === true ? '' : answer.sentence)
+  if (isJson !== true) print(sentence(answer.position))
 }
 
 /** A new request id: the day, so that people find it again, and enough chance. */

@@ -1,17 +1,14 @@
 import { Command } from 'commander'
 import type { Limits } from '@ferry/schemas/policy'
-import { Answer } from '@ferry/schemas/request'
 import {
   Exit,
   ending,
   exits,
   number,
-  print,
-  printJson,
-  request,
   whoAmI,
   withConnection,
   withLogOptions,
+  record,
 } from './context.ts'
 import type { LogOptions } from './context.ts'
 import { parseSize } from './words.ts'
@@ -35,12 +32,13 @@ export const limitVerb = (): Command =>
           if (Object.keys(limits).length === 0)
             throw new Exit(exits.usage, 'Say --bandwidth or --downtime, or both.')
           const wish = { migration, ...limits, by: whoAmI() }
-          const answer = await request(connection, 'limit', wish, Answer)
-          if (options.json === true) printJson(answer)
-          if (!answer.accepted)
-            throw new Exit(exits.refused, options.json === true ? '' : answer.sentence)
-          if (options.json !== true)
-            print(`The limits of ${migration} stand in the log at position ${answer.position}.`)
+          await record(
+            connection,
+            'limit',
+            wish,
+            options.json,
+            (position) => `The limits of ${migration} stand in the log at position ${position}.`,
+          )
           return exits.done
         }),
       ),

@@ -1,16 +1,5 @@
 import { Command } from 'commander'
-import { Answer } from '@ferry/schemas/request'
-import {
-  Exit,
-  ending,
-  exits,
-  print,
-  printJson,
-  request,
-  whoAmI,
-  withConnection,
-  withLogOptions,
-} from './context.ts'
+import { Exit, ending, exits, whoAmI, withConnection, withLogOptions, record } from './context.ts'
 import type { LogOptions } from './context.ts'
 import { showFindings } from './doctor-fleet.ts'
 
@@ -48,13 +37,14 @@ export const recoverVerb = (): Command =>
             guests,
             ...(evidence === undefined ? {} : { evidence }),
           }
-          const answer = await request(connection, 'recover', body, Answer)
-          if (json === true) printJson(answer)
-          if (!answer.accepted) throw new Exit(exits.refused, json === true ? '' : answer.sentence)
-          if (json !== true)
-            print(
-              `Recovered at position ${answer.position}: the log counts as it is, and work goes on.`,
-            )
+          await record(
+            connection,
+            'recover',
+            body,
+            json,
+            (position) =>
+              `Recovered at position ${position}: the log counts as it is, and work goes on.`,
+          )
           return exits.done
         }),
       ),

@@ -1,16 +1,5 @@
 import { Command } from 'commander'
-import { Answer } from '@ferry/schemas/request'
-import {
-  Exit,
-  ending,
-  exits,
-  print,
-  printJson,
-  request,
-  whoAmI,
-  withConnection,
-  withLogOptions,
-} from './context.ts'
+import { ending, exits, whoAmI, withConnection, withLogOptions, record } from './context.ts'
 import type { LogOptions } from './context.ts'
 import { follow } from './follow.ts'
 
@@ -48,13 +37,14 @@ export const resolveVerb = (): Command =>
             ...(evidence === undefined ? {} : { evidence }),
             ...(insist === undefined ? {} : { insist }),
           }
-          const answer = await request(connection, 'resolve', wish, Answer)
-          if (isJson) printJson(answer)
-          if (!answer.accepted) throw new Exit(exits.refused, isJson ? '' : answer.sentence)
-          if (!isJson)
-            print(
-              `${fenced} stands as fenced in the log, at position ${answer.position}; the source runs the guest from now on.`,
-            )
+          await record(
+            connection,
+            'resolve',
+            wish,
+            isJson,
+            (position) =>
+              `${fenced} stands as fenced in the log, at position ${position}; the source runs the guest from now on.`,
+          )
           if (options.wait !== true) return exits.done
           // It goes home: that is what was asked for here.
           const { phase } = await follow(connection, migration, { isQuiet: isJson })
