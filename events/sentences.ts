@@ -99,6 +99,10 @@ export function hostRefusalSentence(refusal: HostRefusal): string {
       return `the disk ${refusal.path} is ${refusal.found} here, and ${refusal.expected} was expected`
     case 'DiskUnmovable':
       return `the disk ${refusal.path} cannot be moved: ${refusal.why}`
+    case 'DiskInTheWay':
+      return `${refusal.path} is there already, and is not known to be left from this guest: nothing is written over`
+    case 'NotEnoughStorage':
+      return `its disks need ${mebibytes(refusal.neededBytes)} under ${refusal.path}, and ${mebibytes(refusal.freeBytes)} are free`
     case 'FileMissing':
       return `the file ${refusal.path} is not there`
     case 'ToolMissing':

@@ -27,8 +27,10 @@ export type Driver = {
   readonly inspect: () => Promise<GuestReport[]>
   /** Starts a guest from this host's own definition. */
   readonly start: (vm: string) => Promise<Begun>
-  /** May it leave, and what must the target know? The definition is written in that version, or the first. Changes nothing. */
-  readonly begin: (vm: string, definitionVersion?: number) => Promise<Begun>
+  /** Whether disks can travel with their guest, where a policy wants that. */
+  readonly copiesDisks?: true
+  /** May it leave, and what must the target know? Changes nothing. */
+  readonly begin: (vm: string, leave?: Leave) => Promise<Begun>
   /** What `begin` would refuse running guests for, by name; where asking does not disturb the hypervisor, or wait for it. */
   readonly foresee?: (vms: readonly string[]) => Promise<ReadonlyMap<string, HostRefusal>>
   /** Makes the receiving guest, from the definition that `begin` gave. `undefined`: it is there, with nothing to say. */
@@ -68,6 +70,13 @@ export type Hypervisor = Pick<
   | 'accelerators'
   | 'memoryBytes'
 >
+
+export type Leave = {
+  /** The version that the definition is written in; absent: the first. */
+  readonly definitionVersion?: number
+  /** Disks that are not shared travel with their guest; only drivers that can do that are asked for it. */
+  readonly copyDisks?: boolean
+}
 
 /** The definition is text that only a driver of the same kind reads. */
 export type Begun =

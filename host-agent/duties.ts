@@ -41,16 +41,21 @@ export function carryOut(
 /** A guest that was never moved cannot have been lost, so this one asks nobody. */
 async function begin(command: EventOf<'Begin'>, hands: Hands): Promise<Fact> {
   const { driver, key, voice, transferVersions } = hands
-  const { admission, targetKey, targetReads = firstVersion } = command.data
+  const { admission, targetKey, targetReads = firstVersion, policy } = command.data
+  const { copyDisks = false } = policy
+  const refuse = (refusal: HostRefusal): Fact => ({
+    ...voice.about(command, 'BeginRefused'),
+    type: 'BeginRefused',
+    data: { admission, refusal },
+  })
+  if (copyDisks && driver.copiesDisks !== true) {
+    const { hypervisor } = driver.hypervisor
+    return refuse({ type: 'CapabilityMissing', capability: 'copying disks', hypervisor })
+  }
   // A target that does not go down so far says so itself, and another one may.
   const definitionVersion = nearest(driver.definitions ?? firstVersion, targetReads)
-  const answer = await driver.begin(command.vm, definitionVersion)
-  if ('refusal' in answer)
-    return {
-      ...voice.about(command, 'BeginRefused'),
-      type: 'BeginRefused',
-      data: { admission, ...answer },
-    }
+  const answer = await driver.begin(command.vm, { definitionVersion, copyDisks })
+  if ('refusal' in answer) return refuse(answer.refusal)
   const { needs, definition } = answer
   const sealedDefinition = key.seal(Buffer.from(definition), targetKey)
   return {

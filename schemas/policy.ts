@@ -10,6 +10,8 @@ export const Policy = Type.Object({
   downtimeMs: Milliseconds,
   /** Slow the guest down step by step when its memory gets dirty faster than it is copied. */
   autoConverge: Type.Boolean(),
+  /** Disks that the hosts do not share travel with their guest; where its driver can do that. */
+  copyDisks: Type.Optional(Type.Boolean()),
   /** The whole migration, from the request on; past it, it is cancelled unless it is committed. */
   timeoutMs: Type.Number({ minimum: 1000 }),
   /** How often it is tried in all. */

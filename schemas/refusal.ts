@@ -36,6 +36,8 @@ export const HostRefusal = Type.Union([
   reason('DiskMissing', { path: Text }),
   reason('DiskMismatch', { path: Text, expected: Text, found: Text }),
   reason('DiskUnmovable', { path: Text, why: Text }),
+  reason('DiskInTheWay', { path: Text }),
+  reason('NotEnoughStorage', { path: Text, neededBytes: Bytes, freeBytes: Bytes }),
   reason('FileMissing', { path: Text }),
   reason('ToolMissing', { tool: Text }),
   reason('CapabilityMissing', { capability: Text, hypervisor: Text }),

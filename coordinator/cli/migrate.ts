@@ -25,6 +25,7 @@ type Options = LogOptions &
   LimitOptions & {
     to?: string
     autoConverge?: boolean
+    copyDisks?: boolean
     timeout?: string
     attempts?: string
     request?: string
@@ -43,6 +44,7 @@ export const migrateVerb = (): Command =>
     .option('--bandwidth <rate>', 'no faster than this, for example 100M (bytes per second)')
     .option('--downtime <ms>', 'the downtime to aim at, in milliseconds (default 300)')
     .option('--auto-converge', 'slow the guest down when it makes its memory dirty too fast')
+    .option('--copy-disks', 'take disks along that the hosts do not share (libvirt)')
     .option('--timeout <seconds>', 'give up after so long (default 3600)')
     .option('--attempts <number>', 'try so often in all (default 3)')
     .option('--request <id>', 'the id of the request: asking twice with one id is asking once')
@@ -75,13 +77,14 @@ async function migrate(connection: Connection, vm: string, options: Options): Pr
 }
 
 function wish(vm: string, options: Options): MigrateRequest {
-  const { to, autoConverge, timeout, attempts, request: id = newId() } = options
+  const { to, autoConverge, copyDisks, timeout, attempts, request: id = newId() } = options
   const { bandwidthBytesPerSecond, ...limits } = readLimits(options)
   const policy = {
     ...limits,
     // None is what is taken when nothing is said.
     ...(typeof bandwidthBytesPerSecond === 'number' ? { bandwidthBytesPerSecond } : {}),
     ...(autoConverge === undefined ? {} : { autoConverge }),
+    ...(copyDisks === undefined ? {} : { copyDisks }),
     ...(timeout === undefined ? {} : { timeoutMs: number('--timeout', timeout) * 1000 }),
     ...(attempts === undefined ? {} : { attempts: number('--attempts', attempts) }),
   }

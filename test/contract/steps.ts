@@ -52,7 +52,14 @@ export type StepsOptions = {
 
 type Call = Exclude<
   keyof Driver,
-  'hypervisor' | 'definitions' | 'inspect' | 'foresee' | 'start' | 'onChange' | 'close'
+  | 'hypervisor'
+  | 'definitions'
+  | 'copiesDisks'
+  | 'inspect'
+  | 'foresee'
+  | 'start'
+  | 'onChange'
+  | 'close'
 >
 
 const spots = ['asking', 'asked', 'before', 'after', 'answered'] as const

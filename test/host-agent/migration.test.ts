@@ -196,6 +196,24 @@ test('a copy that fails is tried again, and arrives', async () => {
   })
 })
 
+test('whoever wants disks to travel is told where they cannot, before anything has moved', () =>
+  withFleet(two, {}, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', policy: { copyDisks: true } })
+    const { phase, end } = await fleet.ended('m1')
+    assert.is(phase, 'abandoned')
+    assert.equal(end?.cause, {
+      type: 'Refused',
+      host: 'rack1',
+      refusal: {
+        type: 'CapabilityMissing',
+        capability: 'copying disks',
+        hypervisor: 'simulated',
+      },
+    })
+    assert.equal(places(fleet), ['rack1 running'])
+  }))
+
 test('a target that refuses is left for another one', async () => {
   const drivers = (driver: Driver, host: string): Driver => ({
     ...driver,

@@ -93,9 +93,9 @@ for (const [when, ranges, numbers] of apart) {
 const secondVersion = (driver: Driver): Driver => ({
   ...driver,
   definitions: versions(1, 2),
-  begin: async (vm, version) => {
+  begin: async (vm, leave) => {
     const begun = await driver.begin(vm)
-    return 'refusal' in begun || version !== 2
+    return 'refusal' in begun || leave?.definitionVersion !== 2
       ? begun
       : { ...begun, definition: `second ${begun.definition}` }
   },

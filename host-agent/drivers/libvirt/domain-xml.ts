@@ -10,6 +10,8 @@ export type Mark = {
   readonly attempt: number
   /** As it is to be defined here once it runs; absent: it was not defined where it came from either. */
   readonly persistentXml?: string
+  /** What comes for it holds disks as well, and libvirt's Finish is still to be asked for. */
+  readonly bringsDisks?: boolean
 }
 
 export class XmlInvalid extends Error {
@@ -40,17 +42,42 @@ const PLAIN_CPU = 'qemu64'
 
 export const nameIn = (xml: string): string | undefined => textOf(child(rootOf(xml), 'name'))
 
-/** Where the disks lie that the guest may write to: files, block devices, volumes. */
-export function writableDisksIn(xml: string): string[] {
+export type Disk = {
+  /** What the guest calls it: `vda`. */
+  readonly target: string
+  /** libvirt's own name for it; absent in a description of a guest that does not run. */
+  readonly alias: string | undefined
+  /** A file, a block device, a volume, or what it is called on the network. */
+  readonly place: string
+  /** Absent: it is no file. */
+  readonly file: string | undefined
+  readonly format: string
+  readonly isEncrypted: boolean
+  /** It only holds what differs from another image. */
+  readonly hasBase: boolean
+}
+
+/** The disks that the guest may write to, and shares with no other guest. */
+export function writableDisksIn(xml: string): Disk[] {
   const devices = child(rootOf(xml), 'devices')
   const disks = devices === undefined ? [] : children(devices, 'disk')
-  return disks
-    .filter((disk) => child(disk, 'readonly') === undefined)
-    .flatMap((disk) => {
-      const source = child(disk, 'source')
-      const places = ['file', 'dev', 'volume', 'name'].map((name) => source?.getAttribute(name))
-      return places.find((place) => place !== null && place !== undefined) ?? []
-    })
+  return disks.flatMap((disk) => {
+    if (child(disk, 'readonly') !== undefined || child(disk, 'shareable') !== undefined) return []
+    const source = child(disk, 'source')
+    const places = ['file', 'dev', 'volume', 'name'].map((name) => source?.getAttribute(name))
+    const place = places.find((each) => each !== null && each !== undefined)
+    if (source === undefined || place === undefined) return []
+    const base = child(disk, 'backingStore')
+    return {
+      target: child(disk, 'target')?.getAttribute('dev') ?? '',
+      alias: child(disk, 'alias')?.getAttribute('name') ?? undefined,
+      place: place ?? '',
+      file: source.getAttribute('file') ?? undefined,
+      format: child(disk, 'driver')?.getAttribute('type') ?? 'raw',
+      isEncrypted: [disk, source].some((each) => child(each, 'encryption') !== undefined),
+      hasBase: base !== undefined && child(base, 'source') !== undefined,
+    }
+  })
 }
 
 export function markIn(xml: string): Mark | undefined {
@@ -61,22 +88,47 @@ export function markIn(xml: string): Mark | undefined {
     migration: mark.getAttribute('migration') ?? '',
     attempt: Number(mark.getAttribute('attempt')),
     ...(persistentXml === undefined ? {} : { persistentXml }),
+    ...(mark.getAttribute('disks') === BROUGHT ? { bringsDisks: true } : {}),
   }
 }
 
-export function withMark(xml: string, { migration, attempt, persistentXml }: Mark): string {
+const BROUGHT = 'brought'
+
+export function withMark(
+  xml: string,
+  { migration, attempt, persistentXml, bringsDisks = false }: Mark,
+): string {
   const root = rootOf(xml)
-  const { ownerDocument: document } = root
-  if (document === null) throw new XmlInvalid('the description stands in no document')
+  const document = documentOf(root)
   const metadata =
     child(root, 'metadata') ?? root.appendChild(document.createElementNS(null, 'metadata'))
   const mark = document.createElementNS(MARK_NAMESPACE, `ferry:${MARK}`)
   mark.setAttribute('migration', migration)
   mark.setAttribute('attempt', String(attempt))
+  if (bringsDisks) mark.setAttribute('disks', BROUGHT)
   if (persistentXml !== undefined) mark.appendChild(document.createTextNode(persistentXml))
   metadata.appendChild(mark)
   return new XMLSerializer().serializeToString(root)
 }
+
+/** A cookie from another host's libvirtd that speaks of nothing but disks that came. */
+export function cookieOfDisks(
+  name: string,
+  uuid: Buffer,
+  host: { readonly name: string; readonly uuid: Buffer },
+): string {
+  const root = rootOf('<qemu-migration><nbd port="0"/></qemu-migration>')
+  const document = documentOf(root)
+  const texts = { name, uuid: written(uuid), hostname: host.name, hostuuid: written(host.uuid) }
+  for (const [element, value] of Object.entries(texts))
+    root
+      .appendChild(document.createElementNS(null, element))
+      .appendChild(document.createTextNode(value))
+  return new XMLSerializer().serializeToString(root)
+}
+
+const written = (uuid: Buffer): string =>
+  uuid.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 
 /** All texts, or values of an attribute, of the elements at the end of a path. */
 export function valuesAt(xml: string, path: readonly string[], attribute?: string): string[] {
@@ -98,6 +150,11 @@ function rootOf(xml: string): Element {
   }
   if (document.documentElement === null) throw new XmlInvalid('it holds no element')
   return document.documentElement
+}
+
+function documentOf({ ownerDocument }: Element): Document {
+  if (ownerDocument === null) throw new XmlInvalid('the description stands in no document')
+  return ownerDocument
 }
 
 const complain = (_: 'warning' | 'error' | 'fatalError', message: string): never => {

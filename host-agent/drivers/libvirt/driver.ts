@@ -1,18 +1,23 @@
-import { chown, mkdir, rm, stat } from 'node:fs/promises'
+import { rm } from 'node:fs/promises'
 import { freemem } from 'node:os'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import type { GuestNeeds } from '@ferry/schemas/guest'
 import type { HostRefusal } from '@ferry/schemas/refusal'
+import type { Versions } from '@ferry/schemas/versions'
 import { Overdue, within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
-import type { Begun, Driver, Landing, Prepared } from '../../driver.ts'
+import type { Begun, Driver, Landing, Leave, Prepared } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
 import { readDefinition } from '../read-definition.ts'
 import { isCode, openDaemon, unlessGone } from './daemon.ts'
 import type { Looked } from './daemon.ts'
+import { DiskToBring, bringing, disksToBring } from './disks.ts'
 import { XmlInvalid, needsIn, withMark, writableDisksIn } from './domain-xml.ts'
-import { imageSocket, libvirtMoves } from './moves.ts'
+import { hold, letGo } from './holder.ts'
+import { dropImages, makeImages } from './image-files.ts'
+import { diskSocket, fits, imageSocket, openImages } from './images.ts'
+import { libvirtMoves } from './moves.ts'
 import type { LibvirtFolders } from './moves.ts'
 import { isOurs, whatElse } from './other-hand.ts'
 import type { LibvirtFacts } from './probe.ts'
@@ -32,7 +37,7 @@ export type LibvirtSettings = LibvirtFolders & {
 }
 
 /** What travels to the target, sealed: libvirt's description may hold passwords, and its cookie what is in it. */
-const Definition = Type.Object(
+const FirstDefinition = Type.Object(
   {
     memoryMiB: Type.Integer({ minimum: 1 }),
     xml: Type.String({ minLength: 1 }),
@@ -41,7 +46,13 @@ const Definition = Type.Object(
   },
   { additionalProperties: false },
 )
+/** Since the second version disks may come with their guest. */
+const Definition = Type.Object(
+  { ...FirstDefinition.properties, disks: Type.Array(DiskToBring) },
+  { additionalProperties: false },
+)
 type Definition = Static<typeof Definition>
+const definitionVersions: Versions = { lowest: 1, highest: 2 }
 
 const MEBIBYTE = 1024 ** 2
 const FLAGS = MigrateFlag.live | MigrateFlag.paused
@@ -49,7 +60,6 @@ const FLAGS = MigrateFlag.live | MigrateFlag.paused
 const PREPARE_MS = 60_000
 /** A guest takes it a few milliseconds. */
 const FORESEE_MS = 3000
-const LONGEST_SOCKET_PATH = 107
 
 export function libvirtDriver(settings: LibvirtSettings): Driver {
   const { definitions, facts, clock, images, guests } = settings
@@ -71,7 +81,11 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
   }
 
   /** Phase by phase as libvirt's own client does it, with its flags; and what QEMU sends goes through our sockets. */
-  async function begun({ domain, xml: found }: Looked, libvirt: Libvirt): Promise<Begun> {
+  async function begun(
+    { domain, xml: found }: Looked,
+    libvirt: Libvirt,
+    { definitionVersion = 1, copyDisks = false }: Leave = {},
+  ): Promise<Begun> {
     if (!facts.canMigrateByPhases)
       return {
         refusal: {
@@ -85,25 +99,43 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     const job = await daemon.jobOn(domain, libvirt)
     if (job !== undefined && !(await isOurs(folderOf(guests, domain.name))))
       return { refusal: failed(whatElse[job]) }
-    try {
-      const { xml, cookie } = await libvirt.call(procedures.begin, {
+    const beginWith = (targets: readonly string[]) =>
+      libvirt.call(procedures.begin, {
         domain,
-        parameters: [],
-        flags: FLAGS,
+        parameters: bringing(targets),
+        flags: FLAGS | (targets.length === 0 ? 0 : MigrateFlag.nonSharedDisk),
       })
+    const written = async (
+      { xml, cookie }: { readonly xml: string; readonly cookie: string },
+      disks: readonly DiskToBring[],
+    ): Promise<Begun> => {
       const needs = needsIn(found)
       const persistentXml = await persistentXmlOf(domain, libvirt)
-      const definition: Definition = {
+      const first: Static<typeof FirstDefinition> = {
         memoryMiB: Math.ceil(needs.memoryBytes / MEBIBYTE),
         xml,
         cookie,
         ...(persistentXml === undefined ? {} : { persistentXml }),
       }
+      const definition = definitionVersion === 1 ? first : { ...first, disks }
       return { needs, definition: JSON.stringify(definition) }
+    }
+    try {
+      return await written(await beginWith([]), [])
     } catch (error) {
-      const path = writableDisksIn(found).join(', ')
-      if (isCode(error, Code.migrateUnsafe) && path !== '')
-        return { refusal: { type: 'DiskUnmovable', path, why: whyUnmovable(error) } }
+      if (!isCode(error, Code.migrateUnsafe)) return { refusal: refusalOf(error) }
+      const writable = writableDisksIn(found)
+      const path = writable.map(({ place }) => place).join(', ')
+      if (path === '') return { refusal: refusalOf(error) }
+      if (!copyDisks) return { refusal: { type: 'DiskUnmovable', path, why: whyUnmovable(error) } }
+    }
+    if (definitionVersion === 1)
+      return { refusal: { type: 'DefinitionVersionUnsupported', offered: 2, supported: 1 } }
+    try {
+      const disks = await disksToBring(found, domain, libvirt, beginWith)
+      if (!Array.isArray(disks)) return { refusal: disks }
+      return await written(await beginWith(disks.map(({ target }) => target)), disks)
+    } catch (error) {
       return { refusal: refusalOf(error) }
     }
   }
@@ -120,43 +152,55 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
 
   /**
    * libvirt's Prepare, and at once its Finish: that one waits in libvirtd until all is loaded and then leaves the guest
-   * paused, whoever is still there. Without it libvirtd would end the copy with the connection that prepared it.
+   * paused, whoever is still there. Without it libvirtd would end the copy with the connection that prepared it. Where disks
+   * come as well it would end them too early: then that connection is kept open until all is there.
    */
-  async function land({ vm, migration, attempt }: Landing, definition: Definition) {
+  async function land(landing: Landing, definition: Definition) {
+    const { vm, migration, attempt } = landing
     if (vm.includes('/')) return failed('libvirt knows no names with a slash')
+    if (!fits(images, vm))
+      return failed(`the name of the guest is too long for a socket: ${diskSocket(images, vm)}`)
+    const { memoryMiB: _, cookie: said, xml, disks, ...more } = definition
+    const folder = folderOf(guests, vm)
+    const bringsDisks = disks.length > 0
+    const inTheWay = bringsDisks ? await makeImages(folder, disks) : await dropImages(folder)
+    if (inTheWay !== undefined) return inTheWay
     const path = imageSocket(images, vm)
-    if (Buffer.byteLength(path) > LONGEST_SOCKET_PATH)
-      return failed(`the name of the guest is too long for a socket: ${path}`)
+    const diskPath = diskSocket(images, vm)
     await openImages(images)
-    await rm(path, { force: true })
-    const { memoryMiB: _, cookie: said, xml, ...more } = definition
+    await Promise.all([path, diskPath].map((each) => rm(each, { force: true })))
+    const marked = withMark(xml, { migration, attempt, bringsDisks, ...more })
     const parameters: Parameter[] = [
       { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
-      {
-        field: 'destination_xml',
-        is: 'string',
-        value: withMark(xml, { migration, attempt, ...more }),
-      },
+      { field: 'destination_xml', is: 'string', value: marked },
       { field: 'destination_name', is: 'string', value: vm },
+      ...bringing(disks.map(({ target }) => target)),
+      ...(bringsDisks
+        ? [{ field: 'disks_uri', is: 'string', value: `unix://${diskPath}` } as const]
+        : []),
     ]
+    const flags = FLAGS | (bringsDisks ? MigrateFlag.nonSharedDisk : 0)
     const libvirt = await daemon.fresh()
     try {
       const { cookie } = await libvirt.call(
         procedures.prepare,
-        { parameters, cookie: said, flags: FLAGS },
+        { parameters, cookie: said, flags },
         PREPARE_MS,
       )
-      libvirt
-        .call(
-          procedures.finish,
-          { parameters, cookie: '', flags: FLAGS, isCancelled: 0 },
-          'unlimited',
-        )
-        .catch(() => {})
-        .finally(libvirt.close)
+      if (bringsDisks) {
+        const descriptor = libvirt.descriptor()
+        if (descriptor === undefined) throw new Error('the connection cannot be kept open')
+        await hold(folder, descriptor)
+        libvirt.close()
+      } else
+        libvirt
+          .call(procedures.finish, { parameters, cookie: '', flags, isCancelled: 0 }, 'unlimited')
+          .catch(() => {})
+          .finally(libvirt.close)
       return { cookie }
     } catch (error) {
       libvirt.close()
+      await dropImages(folder)
       return refusalOf(error)
     }
   }
@@ -164,6 +208,8 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
   return {
     ...libvirtMoves(daemon, settings),
     hypervisor: facts.hypervisor,
+    definitions: definitionVersions,
+    copiesDisks: true,
 
     start: async (vm) => {
       const here = await look(vm)
@@ -176,12 +222,12 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       return made === undefined ? { refusal: failed('it ended while it started') } : started(made)
     },
 
-    begin: async (vm) => {
+    begin: async (vm, leave) => {
       const here = await look(vm)
       if (here === undefined) return { refusal: { type: 'GuestGone', vm } }
       if (here.state !== 'running')
         return { refusal: { type: 'GuestNotRunning', vm, state: here.state } }
-      return begun(here, await daemon.libvirt())
+      return begun(here, await daemon.libvirt(), leave)
     },
 
     foresee: async (vms) => {
@@ -218,9 +264,14 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
         // One that was made for this very attempt as well: what libvirt said then, nobody knows any more.
         await daemon.end(here.domain)
       }
-      const read = readDefinition(Definition, landing.definition)
+      await letGo(folderOf(guests, vm))
+      const { definitionVersion = 1 } = landing
+      const read = readDefinition(
+        definitionVersion === 1 ? FirstDefinition : Definition,
+        landing.definition,
+      )
       if ('refusal' in read) return read.refusal
-      const { definition } = read
+      const definition: Definition = { disks: [], ...read.definition }
       let needs: GuestNeeds
       try {
         needs = needsIn(definition.xml)
@@ -242,14 +293,5 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
 
 const started = ({ xml }: Looked): Begun => ({ needs: needsIn(xml), definition: xml })
 
-/** QEMU makes its socket there, as the user that libvirt runs guests as: the owner of libvirt's own folder for guests. */
-async function openImages(images: string): Promise<void> {
-  await mkdir(images, { recursive: true, mode: 0o700 })
-  const owner = await stat(GUESTS_OF_LIBVIRT).catch(() => undefined)
-  if (owner !== undefined) await chown(images, owner.uid, owner.gid)
-}
-
-const GUESTS_OF_LIBVIRT = '/var/lib/libvirt/qemu'
-
 const whyUnmovable = (error: unknown): string =>
-  `Ferry moves no disks, and libvirt does not take its storage for shared (${error instanceof Error ? error.message : String(error)})`
+  `libvirt does not take its storage for shared (${error instanceof Error ? error.message : String(error)}); a migration with --copy-disks takes it along`

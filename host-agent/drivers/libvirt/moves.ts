@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import { CopyFailed, NeverStarted } from '../../driver.ts'
 import type { Moves } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
@@ -6,6 +5,7 @@ import { isCode, unlessGone } from './daemon.ts'
 import type { Daemon, Looked } from './daemon.ts'
 import { MARK_NAMESPACE, needsIn } from './domain-xml.ts'
 import { letGo } from './holder.ts'
+import { dropImages, keepImages, noteLeft, noteSent } from './image-files.ts'
 import { byOtherHand, disown, isOurs, whatElse } from './other-hand.ts'
 import { perform } from './perform.ts'
 import { procedures } from './procedures.ts'
@@ -76,14 +76,14 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       // Another process began it: what it sent, and to whom, nobody knows any more.
       if (here.state !== 'running' || job !== undefined)
         throw new CopyFailed({ type: 'AgentRestarted' })
-      return perform(here, order, daemon, folder)
+      return perform(here, order, daemon, { folder, images })
     },
 
     receive: async (vm, order) => {
       const here = await look(vm)
       if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
       if (here.state !== 'receiving') throw new CopyFailed({ type: 'AgentRestarted' })
-      return receive(here, order, daemon, imageSocket(images, vm))
+      return receive(here, order, daemon, { folder: folderOf(guests, vm), images })
     },
 
     activate: async (vm) => {
@@ -112,14 +112,17 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
           uri: MARK_NAMESPACE,
           flags: Affects.live,
         })
+      await keepImages(folderOf(guests, vm))
       return { runningAt }
     },
 
     release: async (vm) => {
       const here = await look(vm)
       if (here !== undefined) await endSent(here)
-      await letGo(folderOf(guests, vm))
-      await disown(folderOf(guests, vm))
+      const folder = folderOf(guests, vm)
+      await letGo(folder)
+      await disown(folder)
+      await noteLeft(folder)
       // What is still defined here could be started here again, while the guest runs where it is defined now.
       const left = await daemon.find(vm)
       if (left !== undefined) await undefine(left)
@@ -135,6 +138,7 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       await letGo(folder)
       if (isOwn) await stopCopying(daemon, here)
       await disown(folder)
+      await noteSent(folder, [])
       const now = await look(vm)
       if (now === undefined) return undefined
       const wasPaused = here.state !== 'running'
@@ -149,15 +153,13 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
     clear: async (vm) => {
       const here = await look(vm)
       // D6: a copy without its mark has run, or may have.
-      if (here?.mark === undefined || here.state === 'running') return
-      await daemon.end(here.domain)
+      if (here !== undefined && (here.mark === undefined || here.state === 'running')) return
+      if (here !== undefined) await daemon.end(here.domain)
+      await letGo(folderOf(guests, vm))
+      await dropImages(folderOf(guests, vm))
     },
   }
 }
-
-/** The name ends as libvirt's own sockets for images do: that is what the profile of the guest allows. */
-export const imageSocket = (images: string, vm: string): string =>
-  join(images, `ferry.tunnelmigrate.dest.${vm}`)
 
 const GONE_MS = 20_000
 const LOOK_AGAIN_MS = 20

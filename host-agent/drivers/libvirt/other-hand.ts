@@ -62,6 +62,9 @@ export async function toldWhy(
   if (isGone) await hearWhy(told, clock)
 }
 
+/** What a cookie says of a QEMU that pauses its guest, says so, and waits before it switches over. */
+export const WAITS = "'pause-before-switchover'"
+
 /** From one to the other QEMU takes a few milliseconds. */
 const SWITCH_MS = 250
 /** It says both on the same way, one behind the other: when the first has come, the second is not far. */
@@ -69,29 +72,32 @@ const HEAR_MS = 1000
 
 /**
  * A guest that somebody pauses while it is being sent looks to libvirt as if its migration had paused it. QEMU knows
- * better: for the switchover it stops the guest and at once says so ("pre-switchover"), by its own times.
+ * better: for the switchover it stops the guest and at once says so ("pre-switchover"), by its own times. And a QEMU that
+ * gives up with the guest paused says so too, and then waits for its way back to be closed.
  *
  * @returns how to stop that.
  */
-export async function watchForHand(
+export async function watchMonitor(
   libvirt: Libvirt,
   domain: Domain,
   { cookie = '' }: Pick<PerformOrder, 'cookie'>,
   clock: Clock,
-  isByHand: () => void,
+  tell: { readonly isByHand: () => void; readonly hasFailed: () => void },
 ): Promise<() => void> {
   // A QEMU that cannot wait there does not say it either.
-  if (!cookie.includes("'pause-before-switchover'")) return () => {}
+  const canTell = cookie.includes(WAITS)
   let stoppedAt: number | undefined
   let forget = () => {}
   await libvirt.on('monitor', ({ domain: whose, name, seconds, microseconds, details = '' }) => {
     if (!whose.uuid.equals(domain.uuid)) return
+    if (name === 'MIGRATION' && details.includes('"failed"')) tell.hasFailed()
+    if (!canTell) return
     const at = Number(seconds) * 1000 + microseconds / 1000
     const isSwitching = name === 'MIGRATION' && details.includes('"pre-switchover"')
     if (name !== 'STOP' && name !== 'RESUME' && !isSwitching) return
     forget()
-    if (name === 'STOP') forget = clock.after(HEAR_MS, isByHand)
-    if (isSwitching && stoppedAt !== undefined && at - stoppedAt > SWITCH_MS) isByHand()
+    if (name === 'STOP') forget = clock.after(HEAR_MS, tell.isByHand)
+    if (isSwitching && stoppedAt !== undefined && at - stoppedAt > SWITCH_MS) tell.isByHand()
     stoppedAt = name === 'STOP' ? at : undefined
   })
   return () => forget()

@@ -1,13 +1,20 @@
 import { mkdir } from 'node:fs/promises'
+import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import type { Policy } from '@ferry/schemas/policy'
 import { within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
 import { imageFromSocket } from '../../transfer/image.ts'
+import type { Image } from '../../transfer/image.ts'
 import { listenFor } from '../one-visitor.ts'
 import type { Daemon, Looked } from './daemon.ts'
+import { bringing, disksAsked, disksToSend } from './disks.ts'
+import { disksOut } from './disks-out.ts'
+import type { DisksOut } from './disks-out.ts'
 import { hold, letGo } from './holder.ts'
+import { noteSent } from './image-files.ts'
+import { diskDoor, openImages } from './images.ts'
 import { own, toldWhy } from './other-hand.ts'
 import { procedures } from './procedures.ts'
 import type { Domain, Parameter } from './procedures.ts'
@@ -25,26 +32,47 @@ import { MigrateFlag } from './words.ts'
  *                                        gate ────────────┘ the answer; or the socket is closed: it runs on
  */
 export async function perform(
-  { domain }: Looked,
+  here: Looked,
   order: PerformOrder,
   daemon: Daemon,
-  folder: string,
+  { folder, images }: { readonly folder: string; readonly images: string },
 ): Promise<SentByHypervisor> {
   const { clock } = daemon
+  const { domain } = here
   const { cookie = '', dial, signal } = order
   const policy = dial.policy()
   // libvirtd 9.0 dies of a cookie without them.
   if (!cookie.includes('<capabilities>'))
     throw failed('the cookie of the target does not say what its QEMU can do')
+  const brought = disksAsked(cookie, here.xml)
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const path = join(folder, 'image.sock')
   // One to send by, which is held afterwards; and one for events, which must not wait there for somebody to read them.
   const [libvirt, eyes] = await Promise.all([daemon.fresh(), daemon.fresh()])
   const door = await listenFor(path)
+  let memory: Socket | undefined
+  let disks: DisksOut | undefined
+  /** QEMU hears of it by its broken sockets, and lets the guest run on. */
+  const breakOff = () => {
+    memory?.destroy()
+    disks?.close()
+  }
   const stop = () => {
     // Its own answer says how that went; what then becomes of the guest, `resume` settles.
     eyes.call(procedures.abortJob, { domain }).catch(() => {})
     door.close()
+    disks?.close()
+  }
+  let isBroken = false
+  const send = (image: Image) => {
+    const sending = order.send(image).catch((error: unknown) => {
+      isBroken = true
+      breakOff()
+      throw error
+    })
+    // Waited for below, where libvirt's answer is.
+    sending.catch(() => {})
+    return sending
   }
   let forgetDial = () => {}
   let watched: Awaited<ReturnType<typeof watch>> | undefined
@@ -55,6 +83,16 @@ export async function perform(
       own(folder),
       eyes.call(procedures.setMaxDowntime, { domain, downtimeMs, flags: 0 }),
     ])
+    const atDoor = diskDoor(images, domain.name)
+    if (brought.length > 0) {
+      await noteSent(
+        folder,
+        brought.map(({ file }) => file),
+      )
+      await openImages(images)
+      const out = await disksToSend(brought, domain, eyes)
+      disks = await disksOut(atDoor, out, policy.bandwidthBytesPerSecond, clock)
+    }
     signal.throwIfAborted()
     signal.addEventListener('abort', stop, { once: true })
     const performing = libvirt.call(
@@ -62,12 +100,21 @@ export async function perform(
       {
         domain,
         otherUri: undefined,
-        parameters: parametersOf(path, policy),
+        parameters: [
+          { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
+          // What goes into one stream with the disks is held back there, all together.
+          ...bandwidthOf(disks === undefined ? policy : {}),
+          ...bringing(brought.map(({ target }) => target)),
+          ...(disks === undefined
+            ? []
+            : [{ field: 'disks_uri', is: 'string', value: `unix://${atDoor}` } as const]),
+        ],
         cookie,
         flags:
           MigrateFlag.live |
           MigrateFlag.paused |
-          (policy.autoConverge ? MigrateFlag.autoConverge : 0),
+          (policy.autoConverge ? MigrateFlag.autoConverge : 0) |
+          (disks === undefined ? 0 : MigrateFlag.nonSharedDisk),
       },
       'unlimited',
     )
@@ -77,17 +124,39 @@ export async function perform(
         throw failed(error instanceof Error ? error.message : String(error), error)
       },
     )
+    performed.catch(() => {})
     // Meanwhile libvirtd and QEMU have their own beginnings to make.
     const descriptor = libvirt.descriptor()
     const isHeld = descriptor !== undefined
     if (isHeld) await hold(folder, descriptor)
-    const socket = await within(
-      clock,
-      CONNECT_MS,
-      'libvirtd connecting with the image',
-      Promise.race([door.socket, performed.then(overBeforeItBegan)]),
-    )
+    following.onRefusal(breakOff)
+    following.onFailure(() => {
+      if (!isBroken) following.refuse(failed('QEMU gave the migration up by itself'))
+    })
+    following.begin(() => {
+      breakOff()
+      libvirt.close()
+    })
+    const connecting = Promise.race([door.socket, performed.then(overBeforeItBegan)])
+    let sending: Promise<void> | undefined
+    if (disks === undefined)
+      memory = await within(clock, CONNECT_MS, 'libvirtd connecting with the image', connecting)
+    else {
+      // The disks come first, however long they take.
+      sending = send(disks.image)
+      const early = sending.then(overBeforeItBegan)
+      memory = await Promise.race([connecting, early]).catch(async (error: unknown) => {
+        breakOff()
+        await within(clock, GIVE_UP_MS, 'libvirtd giving the copy up', performed).catch(() => {})
+        await toldWhy(eyes, domain, following.stopped, clock)
+        signal.throwIfAborted()
+        throw following.refusal() ?? error
+      })
+    }
+    const socket = memory
     socket.on('error', () => {})
+    // Somebody may have broken it off just now.
+    if (following.refusal() !== undefined) breakOff()
     const way = wayBack(imageFromSocket(socket), clock, {
       allIsOut: () => {
         // Until the guest has passed the gate QEMU is left waiting, and can still be sent home.
@@ -103,18 +172,16 @@ export async function perform(
         socket.destroy()
       },
     })
-    following.onPause(way.paused)
-    forgetDial = dial.onTurn(policy, (next) => setLimits(eyes, domain, next))
-    // QEMU hears of it by its broken socket, and lets the guest run on.
-    following.onRefusal(() => socket.destroy())
-    const sending = order.send(way.image).catch((error: unknown) => {
-      socket.destroy()
-      throw error
+    following.onPause(() => {
+      disks?.hurry()
+      way.paused()
     })
-    following.begin(() => {
-      socket.destroy()
-      libvirt.close()
+    forgetDial = dial.onTurn(policy, async (next) => {
+      disks?.limit(next.bandwidthBytesPerSecond)
+      await setLimits(eyes, domain, next, disks === undefined)
     })
+    if (disks === undefined) sending = send(way.image)
+    else disks.memory(way.image)
     const [sent, sentBy] = await Promise.allSettled([sending, performed])
     if (sentBy.status === 'rejected') await toldWhy(eyes, domain, following.stopped, clock)
     // The stream's own trouble is nearer to the cause than libvirt's complaint about it.
@@ -139,12 +206,17 @@ export async function perform(
     forgetDial()
     watched?.forget()
     eyes.close()
+    disks?.image.stop(new Error('the copy is over'))
+    disks?.close()
     // Its socket goes with it. While the guest is paused, nothing is waited for that a busy disk may hold up.
     door.close()
   }
 }
 
+type Bandwidth = Pick<Policy, 'bandwidthBytesPerSecond'>
+
 const CONNECT_MS = 30_000
+const GIVE_UP_MS = 10_000
 const MEBIBYTE = 1024 ** 2
 /** A TiB a second. */
 const NO_LIMIT = 2 ** 40
@@ -161,21 +233,26 @@ const overBeforeItBegan = (): never => {
 }
 
 /** A domain remembers what it was limited to on the way, so that there is no limit is said as well. */
-const parametersOf = (path: string, policy: Policy): Parameter[] => [
-  { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
+const bandwidthOf = (policy: Bandwidth): Parameter[] => [
   { field: 'bandwidth', is: 'ullong', value: mebibytesPerSecond(policy) },
 ]
 
-async function setLimits(libvirt: Libvirt, domain: Domain, policy: Policy): Promise<void> {
-  await libvirt.call(procedures.setMaxSpeed, {
-    domain,
-    mebibytesPerSecond: mebibytesPerSecond(policy),
-    flags: 0,
-  })
+async function setLimits(
+  libvirt: Libvirt,
+  domain: Domain,
+  policy: Policy,
+  isSpeedLimited: boolean,
+): Promise<void> {
+  if (isSpeedLimited)
+    await libvirt.call(procedures.setMaxSpeed, {
+      domain,
+      mebibytesPerSecond: mebibytesPerSecond(policy),
+      flags: 0,
+    })
   const downtimeMs = BigInt(Math.round(policy.downtimeMs))
   await libvirt.call(procedures.setMaxDowntime, { domain, downtimeMs, flags: 0 })
 }
 
 /** libvirt counts in whole MiB a second: what is less than one is one. */
-const mebibytesPerSecond = ({ bandwidthBytesPerSecond = NO_LIMIT }: Policy): bigint =>
+const mebibytesPerSecond = ({ bandwidthBytesPerSecond = NO_LIMIT }: Bandwidth): bigint =>
   BigInt(Math.max(1, Math.round(bandwidthBytesPerSecond / MEBIBYTE)))

@@ -134,6 +134,15 @@ export const procedures = {
     takes: struct({ domain, downtimeMs: unsignedHyper, flags: uint }),
     gives: nothing,
   },
+  blockInfo: {
+    number: 194,
+    takes: struct({ domain, path: words, flags: uint }),
+    gives: struct({
+      allocationBytes: unsignedHyper,
+      capacityBytes: unsignedHyper,
+      physicalBytes: unsignedHyper,
+    }),
+  },
   setMaxSpeed: {
     number: 207,
     takes: struct({ domain, mebibytesPerSecond: unsignedHyper, flags: uint }),

@@ -1,25 +1,37 @@
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createConnection } from 'node:net'
 import type { Socket } from 'node:net'
+import { finished } from 'node:stream/promises'
 import { within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { LoadedByHypervisor, ReceiveOrder } from '../../driver.ts'
 import { feed } from '../feed.ts'
+import { tellNbd } from '../nbd/tell.ts'
 import type { Daemon, Looked } from './daemon.ts'
+import { cookieOfDisks } from './domain-xml.ts'
+import { letGo } from './holder.ts'
+import { diskSocket, imageSocket } from './images.ts'
+import { apart } from './one-stream.ts'
 import { byOtherHand, hearWhy, toldWhy } from './other-hand.ts'
-import { Change, StoppedBy } from './words.ts'
+import { procedures } from './procedures.ts'
+import type { Domain } from './procedures.ts'
+import type { Libvirt } from './rpc.ts'
+import { Change, MigrateFlag, StoppedBy } from './words.ts'
 
 /** The target's half: QEMU has listened since `prepare`, and libvirt's Finish, which was asked for then, ends when all is loaded. */
 export async function receive(
   copy: Looked,
   order: ReceiveOrder,
   daemon: Daemon,
-  path: string,
+  { folder, images }: { readonly folder: string; readonly images: string },
 ): Promise<LoadedByHypervisor> {
   const { clock } = daemon
   const { domain: expected } = copy
+  const { name: vm } = expected
+  const bringsDisks = copy.mark?.bringsDisks === true
   // QEMU takes one visitor: if another process has been it, nobody knows what it brought.
-  const hypervisor = await visit(path)
+  const hypervisor = await visit(imageSocket(images, vm))
   // Until the source comes nobody else listens, and a QEMU that ends must not take the agent with it.
   hypervisor.on('error', () => {})
   // What it says on its way back was answered at the source.
@@ -53,7 +65,19 @@ export async function receive(
       // A QEMU that has ended is told of by its socket first, and later by libvirt.
       beforeFailing: () => hearWhy(stopped, clock),
     })
-    await order.fill(taking).catch(async (error: unknown) => {
+    const tell = (name: string, sizeBytes: number) =>
+      tellNbd(diskSocket(images, vm), name, sizeBytes)
+    const front = bringsDisks ? apart(taking, tell) : taking
+    const fill = async () => {
+      await order.fill(front)
+      if (!bringsDisks) return
+      // What was written to the disks must be there before anybody commits to it.
+      await within(clock, FLUSH_MS, 'QEMU writing the disks', finished(front)).catch(failed)
+      await askToFinish(watching, expected).catch(failed)
+      await letGo(folder)
+    }
+    await fill().catch(async (error: unknown) => {
+      front.destroy()
       order.signal.throwIfAborted()
       // QEMU must not take what came for the whole.
       hypervisor.destroy()
@@ -86,6 +110,35 @@ export async function receive(
     watching.close()
     hypervisor.destroy()
   }
+}
+
+/**
+ * libvirtd stops taking changes only if the source's cookie speaks of disks; else QEMU keeps its NBD server, and with it
+ * the right to write, which the guest's own device then lacks at its next move. Whoever wrote it, libvirtd only checks
+ * that this was not the target itself.
+ */
+const cookieWithDisks = ({ name, uuid }: Domain): string =>
+  cookieOfDisks(name, uuid, { name: 'source', uuid: randomBytes(16) })
+
+/** A slow disk may have much to write yet. */
+const FLUSH_MS = 60_000
+
+/** Without disks that was asked for by Prepare. With them libvirt would stop taking their changes. */
+const askToFinish = (libvirt: Libvirt, domain: Domain) =>
+  libvirt.call(
+    procedures.finish,
+    {
+      parameters: [{ field: 'destination_name', is: 'string', value: domain.name }],
+      cookie: cookieWithDisks(domain),
+      flags: MigrateFlag.live | MigrateFlag.paused | MigrateFlag.nonSharedDisk,
+      isCancelled: 0,
+    },
+    LOAD_MS,
+  )
+
+const failed = (cause: unknown): never => {
+  const message = cause instanceof Error ? cause.message : String(cause)
+  throw new CopyFailed({ type: 'HypervisorFailed', message }, { cause })
 }
 
 /** Once all bytes are in, loading the rest takes milliseconds; device states of large guests take seconds. */

@@ -2,7 +2,7 @@ import type { Clock } from '@ferry/events/clock'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder } from '../../driver.ts'
-import { byOtherHand, watchForHand } from './other-hand.ts'
+import { byOtherHand, watchMonitor } from './other-hand.ts'
 import { procedures } from './procedures.ts'
 import type { Domain, Parameter } from './procedures.ts'
 import { LibvirtError } from './rpc.ts'
@@ -60,8 +60,12 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     isPausedByHand = true
     refuse(byOtherHand('somebody else has paused it'))
   }
+  let failed = () => {}
   let forgetRound = () => {}
-  const forgetHand = await watchForHand(libvirt, domain, order, clock, isByHand)
+  const forgetHand = await watchMonitor(libvirt, domain, order, clock, {
+    isByHand,
+    hasFailed: () => failed(),
+  })
   await libvirt.on('lifecycle', ({ domain: whose, change, detail }) => {
     if (!whose.uuid.equals(domain.uuid)) return
     if (change === Change.suspended) isPaused()
@@ -107,6 +111,10 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     onRefusal: (listener: () => void) => {
       refused = listener
       if (refusal !== undefined) listener()
+    },
+    /** QEMU has given up, and may wait for its way back to be closed before it lets the guest run on. */
+    onFailure: (listener: () => void) => {
+      failed = listener
     },
     onPause: (listener: () => void) => {
       paused = listener

@@ -3,6 +3,7 @@
 export const MigrateFlag = {
   live: 1,
   paused: 1 << 5,
+  nonSharedDisk: 1 << 6,
   autoConverge: 1 << 13,
 } as const
 
