@@ -23,6 +23,10 @@ export type LibvirtHosts = {
   /** Signals libvirtd, whose guests go on, and waits until it has ended. */
   readonly end: (host: string, signal: NodeJS.Signals) => Promise<void>
   readonly start: (host: string) => Promise<void>
+  /** What a command begins with that is to see the host's own storage under /var/lib/libvirt, as libvirtd does. */
+  readonly seeing: (host: string) => readonly string[]
+  /** That storage, from outside. */
+  readonly storage: (host: string) => string
   readonly close: () => Promise<void>
 }
 
@@ -101,9 +105,21 @@ export async function openLibvirtHosts(
       process.kill(pid, signal)
       await until('libvirtd to end', async () => (await libvirtd(host)) !== pid, COME_UP_MS)
     },
+    seeing: (host) => [...seeStorage, join(folder, host)],
+    storage: (host) => join(folder, host, 'lib'),
     close,
   }
 }
+
+const seeStorage = [
+  'unshare',
+  '--mount',
+  '--propagation',
+  'private',
+  'bash',
+  '-c',
+  'mount --bind "$0/lib" /var/lib/libvirt && exec "$@"',
+]
 
 /** `unshare --kill-child` takes the first process of the host with it, and the kernel then all the others. */
 async function openHost(folder: string, number: number): Promise<ChildProcess> {

@@ -32,6 +32,8 @@ export type Stage = {
 }
 
 export type StagedGuest = {
+  /** Puts what the guest has on the first rack alone: its disks. */
+  readonly place?: (hosts: LibvirtHosts) => Promise<void>
   /** @returns libvirt's description; its files go into the folder. */
   readonly describe: (folder: string) => Promise<string>
   /** Waits until it has gone on since this was called last; throws when something of it is not right. */
@@ -48,7 +50,15 @@ export async function withGuest(
     libvirt: { socket: hosts.socket(host), images: join(folder, host, 'images') },
   })
   try {
-    const options = { hosts: racks, driver: 'libvirt', settingsOf, isCuttable: true } as const
+    const driver = 'libvirt'
+    const options = {
+      hosts: racks,
+      driver,
+      settingsOf,
+      isCuttable: true,
+      runsIn: hosts.seeing,
+    } as const
+    await guest.place?.(hosts)
     await withLab(options, async (lab) => {
       await writeFile(join(lab.folder, 'vms', 'web1.xml'), await guest.describe(folder))
       await lab.start('web1', 'rack1')

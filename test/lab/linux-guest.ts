@@ -27,12 +27,19 @@ const KEPT = join(import.meta.dirname, '..', '..', 'node_modules', '.cache', 'fe
 const KERNEL = 'linux-image-cloud-amd64'
 const MEMORY_MIB = 256
 
-export function linuxGuest(): StagedGuest {
+export type LinuxDisk = { readonly path: string; readonly format: 'raw' | 'qcow2' }
+
+/** @param disks what it writes each number to as well, and has on disk before it says it: `vda`, `vdb`, ... */
+export function linuxGuest(
+  disks: readonly LinuxDisk[] = [],
+): StagedGuest & { readonly ticks: () => number } {
   const console = makeConsole()
   return {
+    /** The last number that it has said, as of the last look. */
+    ticks: console.ticks,
     describe: async () => {
-      const { kernel, initramfs } = await linuxFiles()
-      return description(kernel, initramfs)
+      const { kernel, initramfs } = await linuxFiles(disks)
+      return description(kernel, initramfs, disks)
     },
     goesOn: async (_, rack, folder) => {
       const before = console.ticks()
@@ -76,7 +83,11 @@ function makeConsole() {
 
 const SERIAL = 'web1-serial.log'
 
-const description = (kernel: string, initramfs: string): string => `<domain type='qemu'>
+const description = (
+  kernel: string,
+  initramfs: string,
+  disks: readonly LinuxDisk[],
+): string => `<domain type='qemu'>
   <name>web1</name>
   <memory unit='MiB'>${MEMORY_MIB}</memory>
   <vcpu>1</vcpu>
@@ -90,20 +101,45 @@ const description = (kernel: string, initramfs: string): string => `<domain type
   <devices>
     <serial type='file'><source path='/var/log/libvirt/${SERIAL}' append='on'/></serial>
     <memballoon model='none'/>
-  </devices>
+${disks.map(disk).join('')}  </devices>
 </domain>
 `
 
+const disk = (
+  { path, format }: LinuxDisk,
+  nth: number,
+): string => `    <disk type='file' device='disk'>
+      <driver name='qemu' type='${format}' cache='none'/>
+      <source file='${path}'/>
+      <target dev='${nameOf(nth)}' bus='virtio'/>
+    </disk>
+`
+
+const nameOf = (nth: number): string => `vd${String.fromCharCode(97 + nth)}`
+
 type LinuxFiles = { readonly kernel: string; readonly initramfs: string }
 
-async function linuxFiles(): Promise<LinuxFiles> {
-  const files = { kernel: join(KEPT, 'vmlinuz'), initramfs: join(KEPT, 'initramfs') }
+async function linuxFiles(disks: readonly LinuxDisk[]): Promise<LinuxFiles> {
+  const initramfs = disks.length === 0 ? 'initramfs' : 'initramfs-disks'
+  const files = { kernel: join(KEPT, 'vmlinuz'), initramfs: join(KEPT, initramfs) }
   const busybox = join(KEPT, 'busybox')
   const kept = new Set(await readdir(KEPT).catch((): string[] => []))
-  if (!kept.has('vmlinuz') || !kept.has('busybox')) await fetchFiles(files.kernel, busybox)
-  await packInitramfs(busybox, files.initramfs)
+  const wanted = ['vmlinuz', 'busybox', ...MODULES.map(fileOf)]
+  if (!wanted.every((name) => kept.has(name))) await fetchFiles(files.kernel, busybox)
+  await packInitramfs(busybox, files.initramfs, disks)
   return files
 }
+
+/** What the kernel needs for its disks, in the order in which it takes them. */
+const MODULES = [
+  'virtio_ring',
+  'virtio',
+  'virtio_pci_legacy_dev',
+  'virtio_pci_modern_dev',
+  'virtio_pci',
+  'virtio_blk',
+]
+const fileOf = (module: string): string => `${module}.ko`
 
 async function fetchFiles(kernel: string, busybox: string): Promise<void> {
   await mkdir(KEPT, { recursive: true })
@@ -130,6 +166,13 @@ async function fetchFiles(kernel: string, busybox: string): Promise<void> {
     if (found === undefined) throw new Error(`${image} holds no kernel`)
     await place(join(folder, 'all', 'boot', found), kernel)
     await place(join(folder, 'all', 'bin', 'busybox'), busybox)
+    const { stdout: modules } = await run('find', 'all/lib/modules', '-name', '*.ko')
+    const all = modules.split('\n')
+    for (const name of MODULES.map(fileOf)) {
+      const path = all.find((each) => each.endsWith(`/${name}`))
+      if (path === undefined) throw new Error(`${image} holds no ${name}`)
+      await place(join(folder, path), join(KEPT, name))
+    }
   } finally {
     await rm(folder, { recursive: true })
   }
@@ -141,24 +184,38 @@ async function place(from: string, to: string): Promise<void> {
   await rename(`${to}.new`, to)
 }
 
-const INIT = `#!/bin/busybox sh
+/** Where on its disks it writes, in sectors of 512 bytes; each number takes the place of the one 64 before it. */
+export const WRITES_AT = 2048
+export const WRITES = 64
+
+const init = (disks: readonly LinuxDisk[]): string => `#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
-number=0
+${disks.length === 0 ? '' : MODULES.map((name) => `/bin/busybox insmod /${fileOf(name)}\n`).join('')}number=0
 while :; do
   number=$((number + 1))
-  echo "tick $number"
+${disks.map(writes).join('')}  echo "tick $number"
   /bin/busybox usleep 100000
 done
 `
 
-async function packInitramfs(busybox: string, into: string): Promise<void> {
+const writes = (_: LinuxDisk, nth: number): string =>
+  `  /bin/busybox test -b /dev/${nameOf(nth)} || exit 1
+  echo "tick $number" | /bin/busybox dd of=/dev/${nameOf(nth)} bs=512 seek=$((number % ${WRITES} + ${WRITES_AT})) conv=notrunc,sync,fsync 2>/dev/null || exit 1\n`
+
+async function packInitramfs(
+  busybox: string,
+  into: string,
+  disks: readonly LinuxDisk[],
+): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'ferry-initramfs-'))
+  const modules = disks.length === 0 ? [] : MODULES.map(fileOf)
   try {
     for (const name of ['bin', 'dev']) await mkdir(join(folder, name))
     await copyFile(busybox, join(folder, 'bin/busybox'))
-    await writeFile(join(folder, 'init'), INIT)
+    await writeFile(join(folder, 'init'), init(disks))
     for (const name of ['bin/busybox', 'init']) await chmod(join(folder, name), 0o755)
-    const names = ['bin', 'bin/busybox', 'dev', 'init']
+    for (const name of modules) await copyFile(join(KEPT, name), join(folder, name))
+    const names = ['bin', 'bin/busybox', 'dev', 'init', ...modules]
     await writeFile(`${into}.new`, await archived(busybox, folder, names))
     await rename(`${into}.new`, into)
   } finally {

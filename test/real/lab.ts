@@ -105,6 +105,8 @@ export type LabOptions = {
   readonly servers?: 1 | 3
   /** The folder of the Ferry that a host or a coordinator runs; absent: this one. */
   readonly treeOf?: (name: string) => string
+  /** What runs an agent's command, where that is not to see just what the lab sees. It must become that command. */
+  readonly runsIn?: (host: string) => readonly string[]
 }
 
 /** A guest that works without rest is to be copied on a machine with other work as well: whoever measures asks for less. */
@@ -123,11 +125,17 @@ export async function openLab(options: LabOptions): Promise<Lab> {
   const server = servers.join(',')
   const processes: LabProcess[] = []
   const { treeOf = () => ROOT } = options
-  const run = (role: string, name: string, words: readonly string[]) => {
+  const run = (
+    role: string,
+    name: string,
+    words: readonly string[],
+    runner: readonly string[] = [],
+  ) => {
     const file = join(folder, `${role}-${name}.log`)
-    const process = labProcess(file, [...words, '--log-level', logLevel], treeOf(name))
-    processes.push(process)
-    return process
+    const all = [...runner, process.execPath, 'ferry.mjs', ...words, '--log-level', logLevel]
+    const started = labProcess(file, all, treeOf(name))
+    processes.push(started)
+    return started
   }
 
   const links = new Map<string, Link>()
@@ -165,7 +173,8 @@ export async function openLab(options: LabOptions): Promise<Lab> {
       ...options.settingsOf?.(host),
     }
     await writeFile(config, JSON.stringify(settings, null, 2))
-    agents.set(host, run('agent', host, ['agent', '--config', config]))
+    const words = ['agent', '--config', config]
+    agents.set(host, run('agent', host, words, options.runsIn?.(host)))
   }
   const endAll = async () => {
     await Promise.all(processes.map((each) => each.end()))
@@ -374,7 +383,8 @@ function labProcess(file: string, words: readonly string[], from: string): LabPr
     gone = opening.then(
       (output) =>
         new Promise<void>((resolve) => {
-          child = spawn(process.execPath, ['ferry.mjs', ...words], {
+          const [program = '', ...rest] = words
+          child = spawn(program, rest, {
             cwd: tree,
             stdio: ['ignore', output.fd, output.fd],
           })

@@ -1,0 +1,213 @@
+import { execFile } from 'node:child_process'
+import { createHash, randomBytes } from 'node:crypto'
+import { appendFile, mkdir, open, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import type { LibvirtHosts } from '../lab/libvirt-hosts.ts'
+import { PATIENCE_MS, racks, withGuest } from '../lab/libvirt-stage.ts'
+import type { Rack, Stage } from '../lab/libvirt-stage.ts'
+import { WRITES, WRITES_AT, linuxGuest } from '../lab/linux-guest.ts'
+import type { LinuxDisk } from '../lab/linux-guest.ts'
+import { until } from '../until.ts'
+
+/**
+ * A Linux guest whose two disks lie on its host's own storage, one raw and one qcow2. It writes its count to both, and
+ * says a number only when both have it on disk; behind where it writes they hold 48 MiB that nobody touches.
+ */
+const test = suite('disks that travel with their guest')
+
+const disks: readonly LinuxDisk[] = [
+  { path: '/var/lib/libvirt/images/web1-a.img', format: 'raw' },
+  { path: '/var/lib/libvirt/images/web1-b.qcow2', format: 'qcow2' },
+]
+const SIZE_BYTES = 64 * 2 ** 20
+const STILL_FROM = 8 * 2 ** 20
+const SECTOR_BYTES = 512
+
+const imageOn = (hosts: LibvirtHosts, rack: Rack, { path }: LinuxDisk) =>
+  join(hosts.storage(rack), path.slice('/var/lib/libvirt/'.length))
+
+const run = (program: string, ...words: string[]) => promisify(execFile)(program, words)
+
+function diskGuest() {
+  const guest = linuxGuest(disks)
+  const content = randomBytes(48 * 2 ** 20)
+  const digest = digestOf(content)
+  return {
+    guest: {
+      ...guest,
+      place: async (hosts: LibvirtHosts) => {
+        for (const disk of disks) {
+          const image = imageOn(hosts, 'rack1', disk)
+          for (const rack of ['rack1', 'rack2'] as const)
+            await mkdir(dirname(imageOn(hosts, rack, disk)), { recursive: true })
+          const raw = `${image}.raw`
+          const file = await open(raw, 'w')
+          await file.truncate(SIZE_BYTES)
+          await file.write(content, 0, content.length, STILL_FROM)
+          await file.close()
+          await run('qemu-img', 'convert', '-f', 'raw', '-O', disk.format, raw, image)
+          await rm(raw)
+        }
+      },
+    },
+    /** All that the guest has said is on both disks, and what it never touched is as it was. */
+    disksAreWhole: async (hosts: LibvirtHosts, rack: Rack) => {
+      for (const disk of disks) {
+        const said = guest.ticks()
+        const bytes = await contentOf(imageOn(hosts, rack, disk), disk)
+        assert.is(bytes.length, SIZE_BYTES)
+        assert.is(digestOf(bytes.subarray(STILL_FROM, STILL_FROM + content.length)), digest)
+        for (let number = Math.max(1, said - WRITES / 2); number <= said; number++) {
+          const at = (WRITES_AT + (number % WRITES)) * SECTOR_BYTES
+          const text = bytes.subarray(at, at + SECTOR_BYTES).toString('latin1')
+          const found = Number(/^tick (\d+)\n\0*$/.exec(text)?.[1])
+          // It may have come round again since it was heard.
+          assert.ok(found >= number && (found - number) % WRITES === 0, `${number}: ${text}`)
+        }
+      }
+    },
+  }
+}
+
+const digestOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
+
+async function contentOf(image: string, { format }: LinuxDisk): Promise<Buffer> {
+  const raw = `${image}.seen`
+  try {
+    await run('qemu-img', 'convert', '-U', '-f', format, '-O', 'raw', image, raw)
+    return await readFile(raw)
+  } finally {
+    await rm(raw, { force: true })
+  }
+}
+
+const along = { copyDisks: true }
+
+function sideOf(rack: Rack): string {
+  return rack === 'rack1' ? 'source' : 'target'
+}
+
+const isOn = (hosts: LibvirtHosts, rack: Rack, disk: LinuxDisk) =>
+  stat(imageOn(hosts, rack, disk)).then(
+    () => true,
+    () => false,
+  )
+
+/** The disks take seconds, and are copied first. */
+const slowly = { ...along, bandwidthBytesPerSecond: 16 * 2 ** 20 }
+
+const whileDisksFlow = ({ lab }: Stage) => {
+  const { passedBytes } = lab.link('rack2')
+  return until('the disks to flow', () => passedBytes() > 4 * 2 ** 20, PATIENCE_MS)
+}
+
+test('move with it, there and back and there again, and nothing of them is lost', async () => {
+  const { guest, disksAreWhole } = diskGuest()
+  await withGuest(guest, async ({ lab, hosts, onlyOn, move, ended }) => {
+    await onlyOn('rack1')
+    for (const [nth, target] of (['rack2', 'rack1', 'rack2'] as const).entries()) {
+      await move(`move-${nth}`, target, along)
+      const { phase, attempt } = await ended(`move-${nth}`)
+      if (phase !== 'completed') console.log((await lab.ferry('explain', `move-${nth}`)).stdout)
+      assert.is(phase, 'completed')
+      assert.is(attempt, 1)
+      await onlyOn(target)
+      await disksAreWhole(hosts, target)
+    }
+  })
+})
+
+test('stay where they are unless that is asked for, and where something is in their way', async () => {
+  const { guest, disksAreWhole } = diskGuest()
+  await withGuest(guest, async (stage) => {
+    const { lab, hosts, onlyOn, move, ended } = stage
+    await onlyOn('rack1')
+    const refused = async (request: string, policy: object) => {
+      await move(request, 'rack2', policy)
+      assert.is((await ended(request)).phase, 'abandoned')
+      return (await lab.ferry('explain', request)).stdout
+    }
+    assert.match(await refused('not-asked', {}), 'with --copy-disks takes it along')
+    const [first, second] = disks
+    assert.ok(first !== undefined && second !== undefined)
+    const inTheWay = imageOn(hosts, 'rack2', second)
+    await writeFile(inTheWay, "somebody's")
+    assert.match(await refused('in-the-way', along), `${second.path} is there already`)
+    assert.is(await readFile(inTheWay, 'utf8'), "somebody's")
+    assert.is(await isOn(hosts, 'rack2', first), false)
+    await rm(inTheWay)
+
+    // What a guest has left is written over when it comes back; but not when somebody has used it meanwhile.
+    await move('there', 'rack2', along)
+    assert.is((await ended('there')).phase, 'completed')
+    await onlyOn('rack2')
+    const left = imageOn(hosts, 'rack1', first)
+    await appendFile(left, 'x')
+    await move('back', 'rack1', along)
+    assert.is((await ended('back')).phase, 'abandoned')
+    assert.match((await lab.ferry('explain', 'back')).stdout, `${first.path} is there already`)
+    await onlyOn('rack2')
+    await disksAreWhole(hosts, 'rack2')
+  })
+})
+
+test('a copy that is cancelled leaves no image behind', async () => {
+  const { guest, disksAreWhole } = diskGuest()
+  await withGuest(guest, async (stage) => {
+    const { lab, hosts, onlyOn, move, ended } = stage
+    await onlyOn('rack1')
+    const flowing = whileDisksFlow(stage)
+    await move('m1', 'rack2', slowly)
+    await flowing
+    assert.ok((await lab.cancel('m1')).accepted)
+    assert.is((await ended('m1')).phase, 'abandoned')
+    for (const disk of disks) assert.is(await isOn(hosts, 'rack2', disk), false)
+    await onlyOn('rack1')
+    await disksAreWhole(hosts, 'rack1')
+  })
+})
+
+for (const killed of racks)
+  test(`arrive though the agent of the ${sideOf(killed)} is killed while they are copied`, async () => {
+    const { guest, disksAreWhole } = diskGuest()
+    await withGuest(guest, async (stage) => {
+      const { lab, hosts, onlyOn, move, ended } = stage
+      await onlyOn('rack1')
+      const flowing = whileDisksFlow(stage)
+      await move('m1', 'rack2', slowly)
+      await flowing
+      await lab.agent(killed).end('SIGKILL')
+      lab.agent(killed).start()
+      // It need not take so long any more.
+      assert.is((await lab.ferry('limit', 'm1', '--bandwidth', 'none')).code, 0)
+      const { phase, attempt } = await ended('m1')
+      assert.is(phase, 'completed')
+      assert.is(attempt, 1)
+      await onlyOn('rack2')
+      await disksAreWhole(hosts, 'rack2')
+    })
+  })
+
+for (const killed of racks)
+  test(`are copied anew when what moves them at the ${sideOf(killed)} is killed`, async () => {
+    const { guest, disksAreWhole } = diskGuest()
+    await withGuest(guest, async (stage) => {
+      const { lab, hosts, onlyOn, move, ended } = stage
+      await onlyOn('rack1')
+      const flowing = whileDisksFlow(stage)
+      await move('m1', 'rack2', slowly)
+      await flowing
+      const file = join(lab.folder, killed, 'movers', 'web1', 'mover.pid')
+      process.kill(Number(await readFile(file, 'utf8')), 'SIGKILL')
+      const { phase, attempt } = await ended('m1')
+      assert.is(phase, 'completed')
+      assert.is(attempt, 2)
+      await onlyOn('rack2')
+      await disksAreWhole(hosts, 'rack2')
+    })
+  })
+
+test.run()
