@@ -96,8 +96,8 @@ const isOn = (hosts: LibvirtHosts, rack: Rack, disk: LinuxDisk) =>
     () => false,
   )
 
-/** The disks take seconds, and are copied first. */
-const slowly = { ...along, bandwidthBytesPerSecond: 16 * 2 ** 20 }
+/** The disks take seconds, and are copied first. What a busy machine has still to write then may take some as well. */
+const slowly = { ...along, bandwidthBytesPerSecond: 16 * 2 ** 20, downtimeMs: 20_000 }
 
 const whileDisksFlow = ({ lab }: Stage) => {
   const { passedBytes } = lab.link('rack2')

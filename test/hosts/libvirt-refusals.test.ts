@@ -1,7 +1,9 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { execFile } from 'node:child_process'
+import { mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { PassThrough } from 'node:stream'
+import { promisify } from 'node:util'
 import { systemClock } from '@ferry/events/clock'
 import type { Driver, PerformOrder } from '@ferry/host-agent/driver'
 import { libvirtDriver } from '@ferry/host-agent/drivers/libvirt/driver'
@@ -11,7 +13,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { testDial } from '../dial.ts'
 import { failureOf } from '../failure.ts'
-import { quietGuest } from '../guest/boot-sector.ts'
+import { bootSector, quietGuest } from '../guest/boot-sector.ts'
 import { describeGuest, letGoAll } from '../lab/libvirt-guest.ts'
 import { openLibvirtHosts } from '../lab/libvirt-hosts.ts'
 import type { LibvirtHosts } from '../lab/libvirt-hosts.ts'
@@ -124,9 +126,48 @@ test('a guest whose disk is written to and lies on no shared storage may not lea
   const answer = await source.begin('local')
   assert.ok('refusal' in answer && answer.refusal.type === 'DiskUnmovable', JSON.stringify(answer))
   assert.is(answer.refusal.path, join(root, 'local.img'))
-  assert.match(answer.refusal.why, /^Ferry moves no disks, .*Unsafe migration/)
+  assert.match(answer.refusal.why, /^libvirt does not take .*Unsafe migration.*--copy-disks/)
   assert.equal(await foreseen('local'), answer.refusal)
+
+  const along = await source.begin('local', { copyDisks: true, definitionVersion: 2 })
+  assert.ok('definition' in along, JSON.stringify(along))
+  const { size } = await stat(join(root, 'local.img'))
+  assert.equal((JSON.parse(along.definition) as { disks: unknown }).disks, [
+    {
+      target: 'fda',
+      path: join(root, 'local.img'),
+      format: 'raw',
+      sizeBytes: size,
+      usedBytes: 4096,
+    },
+  ])
+  assert.equal(await source.begin('local', { copyDisks: true, definitionVersion: 1 }), {
+    refusal: { type: 'DefinitionVersionUnsupported', offered: 2, supported: 1 },
+  })
   await source.release('local')
+})
+
+test('a disk that only holds what differs from another one does not travel', async () => {
+  const image = join(root, 'overlay.qcow2')
+  const base = join(root, 'base.img')
+  await writeFile(base, bootSector(quietGuest))
+  const words = ['create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', image]
+  await promisify(execFile)('qemu-img', words)
+  await defined('overlaid', (xml) =>
+    xml
+      .replace("type='raw'", "type='qcow2'")
+      .replace(join(root, 'overlaid.img'), image)
+      .replace('<readonly/>', ''),
+  )
+  const answer = await source.begin('overlaid', { copyDisks: true, definitionVersion: 2 })
+  assert.equal(answer, {
+    refusal: {
+      type: 'DiskUnmovable',
+      path: image,
+      why: 'it has a backing image: put them together first (virsh blockpull)',
+    },
+  })
+  await source.release('overlaid')
 })
 
 test('a definition goes where its guest goes, once it runs there', async () => {

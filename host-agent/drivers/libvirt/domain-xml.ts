@@ -64,14 +64,15 @@ export function writableDisksIn(xml: string): Disk[] {
   return disks.flatMap((disk) => {
     if (child(disk, 'readonly') !== undefined || child(disk, 'shareable') !== undefined) return []
     const source = child(disk, 'source')
-    const places = ['file', 'dev', 'volume', 'name'].map((name) => source?.getAttribute(name))
-    const place = places.find((each) => each !== null && each !== undefined)
+    const place = ['file', 'dev', 'volume', 'name']
+      .map((name) => source?.getAttribute(name) ?? undefined)
+      .find((each) => each !== undefined)
     if (source === undefined || place === undefined) return []
     const base = child(disk, 'backingStore')
     return {
       target: child(disk, 'target')?.getAttribute('dev') ?? '',
       alias: child(disk, 'alias')?.getAttribute('name') ?? undefined,
-      place: place ?? '',
+      place,
       file: source.getAttribute('file') ?? undefined,
       format: child(disk, 'driver')?.getAttribute('type') ?? 'raw',
       isEncrypted: [disk, source].some((each) => child(each, 'encryption') !== undefined),

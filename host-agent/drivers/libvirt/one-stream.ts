@@ -257,7 +257,7 @@ export function apart(
     },
     final: (done) => void answer(end(), done),
     destroy: (error, done) => {
-      for (const disk of disks.values()) disk.close()
+      if (error !== null) for (const disk of disks.values()) disk.drop()
       done(error)
     },
   })

@@ -146,13 +146,14 @@ const whyStopped = (vm: string, detail: number): CopyFailed => {
 function progressOf(numbers: readonly Parameter[]): CopyProgress | undefined {
   const all = new Map(numbers.map(({ field, value }) => [field, Number(value)]))
   const number = (field: string) => Math.max(0, all.get(field) ?? 0)
-  if (!all.has('memory_total')) return undefined
+  if (!all.has('data_total')) return undefined
   return {
     round: number('memory_iteration'),
-    transferredBytes: number('memory_processed'),
-    remainingBytes: number('memory_remaining'),
-    totalBytes: number('memory_total'),
-    bandwidthBytesPerSecond: number('memory_bps'),
+    // Memory, and disks where they travel.
+    transferredBytes: number('data_processed'),
+    remainingBytes: number('data_remaining'),
+    totalBytes: number('data_total'),
+    bandwidthBytesPerSecond: number('memory_bps') + number('disk_bps'),
     dirtyBytesPerSecond: number('memory_dirty_rate') * number('memory_page_size'),
     expectedDowntimeMs: number('downtime'),
     throttlePercent: number('auto_converge_throttle'),

@@ -33,12 +33,16 @@ export type Told = {
   /** Resolves when all that was told is done, and on its disk. */
   readonly flush: () => Promise<void>
   readonly close: () => void
+  /** Leaves in the middle of something. */
+  readonly drop: () => void
 }
 
 export type Range = { readonly offset: number; readonly length: number }
 
 /** QEMU works on so many requests of one visitor at a time; more wait in the socket. */
 const MOST_AT_ONCE = 16
+/** A paused guest waits for the last flush, so that must not have much to do. */
+const FLUSH_EVERY_BYTES = 16 * 1024 ** 2
 
 /**
  * Opens one export. A server may carry out what it was told in any order, so of two changes to the same bytes the second
@@ -58,6 +62,8 @@ export async function tellNbd(path: string, name: string, sizeBytes: number): Pr
 
   const underway = new Map<bigint, Range>()
   let cookie = 0n
+  let flushing = 0n
+  let unflushedBytes = 0
   let broken: Error | undefined
   let wake = () => {}
   const listen = async () => {
@@ -98,6 +104,13 @@ export async function tellNbd(path: string, name: string, sizeBytes: number): Pr
     bytes.writeUInt32BE(at.length, 24)
     await written(socket, bytes)
   }
+  /** One at a time: a disk that is slower than the network holds it back here, and not at the end. */
+  const flushNow = async () => {
+    await until(() => !underway.has(flushing))
+    unflushedBytes = 0
+    await request(Command.flush, { offset: 0, length: 0 })
+    flushing = cookie
+  }
   const isFree = (wanted: Range) => {
     for (const { offset, length } of underway.values())
       if (offset < wanted.offset + wanted.length && wanted.offset < offset + length) return false
@@ -106,13 +119,15 @@ export async function tellNbd(path: string, name: string, sizeBytes: number): Pr
 
   return {
     begin: async (does, at, keepsRoom) => {
+      if (unflushedBytes >= FLUSH_EVERY_BYTES) await flushNow()
+      if (does === 'write') unflushedBytes += at.length
       await until(() => isFree(at))
       await request(Command[does], at, keepsRoom ? KEEP_ROOM : 0)
     },
     bytes: (piece) => written(socket, piece),
     flush: async () => {
       await until(() => underway.size === 0)
-      await request(Command.flush, { offset: 0, length: 0 })
+      await flushNow()
       await until(() => underway.size === 0)
     },
     close: () => {
@@ -121,6 +136,7 @@ export async function tellNbd(path: string, name: string, sizeBytes: number): Pr
       bytes.writeUInt16BE(Command.hangUp, 6)
       socket.end(bytes)
     },
+    drop: () => socket.destroy(),
   }
 }
 
