@@ -78,46 +78,23 @@ export async function perform(
   let watched: Awaited<ReturnType<typeof watch>> | undefined
   try {
     const following = (watched = await watch(eyes, domain, order, clock))
-    const downtimeMs = BigInt(Math.round(policy.downtimeMs))
-    await Promise.all([
-      own(folder),
-      eyes.call(procedures.setMaxDowntime, { domain, downtimeMs, flags: 0 }),
-    ])
+    await Promise.all([own(folder), setDowntime(eyes, domain, policy)])
+    // Also that there are none: what stands there is written over when the guest comes back.
+    await noteSent(
+      folder,
+      brought.map(({ file }) => file),
+    )
     const atDoor = diskDoor(images, domain.name)
     if (brought.length > 0) {
-      await noteSent(
-        folder,
-        brought.map(({ file }) => file),
-      )
       await openImages(images)
       const out = await disksToSend(brought, domain, eyes)
       disks = await disksOut(atDoor, out, policy.bandwidthBytesPerSecond, clock)
     }
     signal.throwIfAborted()
     signal.addEventListener('abort', stop, { once: true })
-    const performing = libvirt.call(
-      procedures.perform,
-      {
-        domain,
-        otherUri: undefined,
-        parameters: [
-          { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
-          // What goes into one stream with the disks is held back there, all together.
-          ...bandwidthOf(disks === undefined ? policy : {}),
-          ...bringing(brought.map(({ target }) => target)),
-          ...(disks === undefined
-            ? []
-            : [{ field: 'disks_uri', is: 'string', value: `unix://${atDoor}` } as const]),
-        ],
-        cookie,
-        flags:
-          MigrateFlag.live |
-          MigrateFlag.paused |
-          (policy.autoConverge ? MigrateFlag.autoConverge : 0) |
-          (disks === undefined ? 0 : MigrateFlag.nonSharedDisk),
-      },
-      'unlimited',
-    )
+    const targets = brought.map(({ target }) => target)
+    const asked = { domain, otherUri: undefined, cookie, ...ordered(policy, path, atDoor, targets) }
+    const performing = libvirt.call(procedures.perform, asked, 'unlimited')
     const performed = performing.then(
       ({ cookie: said }) => ({ sentAt: clock.now(), said }),
       (error: unknown) => {
@@ -142,8 +119,13 @@ export async function perform(
     if (disks === undefined)
       memory = await within(clock, CONNECT_MS, 'libvirtd connecting with the image', connecting)
     else {
+      const { image, limit } = disks
+      forgetDial = dial.onTurn(policy, async (next) => {
+        limit(next.bandwidthBytesPerSecond)
+        await setDowntime(eyes, domain, next)
+      })
       // The disks come first, however long they take.
-      sending = send(disks.image)
+      sending = send(image)
       const early = sending.then(overBeforeItBegan)
       memory = await Promise.race([connecting, early]).catch(async (error: unknown) => {
         breakOff()
@@ -176,12 +158,13 @@ export async function perform(
       disks?.hurry()
       way.paused()
     })
-    forgetDial = dial.onTurn(policy, async (next) => {
-      disks?.limit(next.bandwidthBytesPerSecond)
-      await setLimits(eyes, domain, next, disks === undefined)
-    })
-    if (disks === undefined) sending = send(way.image)
-    else disks.memory(way.image)
+    if (disks === undefined) {
+      forgetDial = dial.onTurn(policy, async (next) => {
+        await setSpeed(eyes, domain, next)
+        await setDowntime(eyes, domain, next)
+      })
+      sending = send(way.image)
+    } else disks.memory(way.image)
     const [sent, sentBy] = await Promise.allSettled([sending, performed])
     if (sentBy.status === 'rejected') await toldWhy(eyes, domain, following.stopped, clock)
     // The stream's own trouble is nearer to the cause than libvirt's complaint about it.
@@ -213,8 +196,6 @@ export async function perform(
   }
 }
 
-type Bandwidth = Pick<Policy, 'bandwidthBytesPerSecond'>
-
 const CONNECT_MS = 30_000
 const GIVE_UP_MS = 10_000
 const MEBIBYTE = 1024 ** 2
@@ -232,27 +213,43 @@ const overBeforeItBegan = (): never => {
   throw failed('QEMU sent nothing')
 }
 
-/** A domain remembers what it was limited to on the way, so that there is no limit is said as well. */
-const bandwidthOf = (policy: Bandwidth): Parameter[] => [
-  { field: 'bandwidth', is: 'ullong', value: mebibytesPerSecond(policy) },
-]
-
-async function setLimits(
-  libvirt: Libvirt,
-  domain: Domain,
-  policy: Policy,
-  isSpeedLimited: boolean,
-): Promise<void> {
-  if (isSpeedLimited)
-    await libvirt.call(procedures.setMaxSpeed, {
-      domain,
-      mebibytesPerSecond: mebibytesPerSecond(policy),
-      flags: 0,
-    })
-  const downtimeMs = BigInt(Math.round(policy.downtimeMs))
-  await libvirt.call(procedures.setMaxDowntime, { domain, downtimeMs, flags: 0 })
+/**
+ * What Perform is asked for. A domain remembers what it was limited to on the way, so that there is no limit is said as
+ * well. What goes into one stream with disks is held back there, all together.
+ */
+function ordered(policy: Policy, path: string, atDoor: string, targets: readonly string[]) {
+  const bringsDisks = targets.length > 0
+  const bandwidth = mebibytesPerSecond(bringsDisks ? {} : policy)
+  const parameters: Parameter[] = [
+    { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
+    { field: 'bandwidth', is: 'ullong', value: bandwidth },
+    ...bringing(targets),
+  ]
+  if (bringsDisks) parameters.push({ field: 'disks_uri', is: 'string', value: `unix://${atDoor}` })
+  const flags =
+    MigrateFlag.live |
+    MigrateFlag.paused |
+    (policy.autoConverge ? MigrateFlag.autoConverge : 0) |
+    (bringsDisks ? MigrateFlag.nonSharedDisk : 0)
+  return { parameters, flags }
 }
 
+const setSpeed = (libvirt: Libvirt, domain: Domain, policy: Policy) =>
+  libvirt.call(procedures.setMaxSpeed, {
+    domain,
+    mebibytesPerSecond: mebibytesPerSecond(policy),
+    flags: 0,
+  })
+
+const setDowntime = (libvirt: Libvirt, domain: Domain, policy: Policy) =>
+  libvirt.call(procedures.setMaxDowntime, {
+    domain,
+    downtimeMs: BigInt(Math.round(policy.downtimeMs)),
+    flags: 0,
+  })
+
 /** libvirt counts in whole MiB a second: what is less than one is one. */
-const mebibytesPerSecond = ({ bandwidthBytesPerSecond = NO_LIMIT }: Bandwidth): bigint =>
+const mebibytesPerSecond = ({
+  bandwidthBytesPerSecond = NO_LIMIT,
+}: Pick<Policy, 'bandwidthBytesPerSecond'>): bigint =>
   BigInt(Math.max(1, Math.round(bandwidthBytesPerSecond / MEBIBYTE)))

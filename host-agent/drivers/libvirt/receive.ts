@@ -2,6 +2,7 @@ import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { createConnection } from 'node:net'
 import type { Socket } from 'node:net'
+import type { Writable } from 'node:stream'
 import { finished } from 'node:stream/promises'
 import { within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
@@ -30,16 +31,23 @@ export async function receive(
   const { domain: expected } = copy
   const { name: vm } = expected
   const bringsDisks = copy.mark?.bringsDisks === true
-  // QEMU takes one visitor: if another process has been it, nobody knows what it brought.
-  const hypervisor = await visit(imageSocket(images, vm))
-  // Until the source comes nobody else listens, and a QEMU that ends must not take the agent with it.
-  hypervisor.on('error', () => {})
-  // What it says on its way back was answered at the source.
-  hypervisor.resume()
-  const stop = () => hypervisor.destroy()
-  order.signal.addEventListener('abort', stop, { once: true })
   const watching = await daemon.fresh()
+  let hypervisor: Socket | undefined
+  let front: Writable | undefined
+  /** Also what waits for a disk, or for libvirtd's answer. */
+  const stop = () => {
+    hypervisor?.destroy()
+    front?.destroy(new Error('broken off'))
+    watching.close()
+  }
+  order.signal.addEventListener('abort', stop, { once: true })
   try {
+    // QEMU takes one visitor: if another process has been it, nobody knows what it brought.
+    const memory = (hypervisor = await visit(imageSocket(images, vm)))
+    // Until the source comes nobody else listens, and a QEMU that ends must not take the agent with it.
+    memory.on('error', () => {})
+    // What it says on its way back was answered at the source.
+    memory.resume()
     let wake = () => {}
     let isEndedByHand = false
     let tellStopped = () => {}
@@ -53,34 +61,34 @@ export async function receive(
       }
       wake()
     })
-    void watching.closed.then(() => hypervisor.destroy(new Error('libvirtd ended')))
-    hypervisor.once('end', () => wake())
+    void watching.closed.then(() => memory.destroy(new Error('libvirtd ended')))
+    memory.once('end', () => wake())
     order.signal.throwIfAborted()
     const whoseHand = () => {
       if (isEndedByHand)
         throw byOtherHand('somebody else has ended the copy that was to receive it')
     }
-    const taking = feed(hypervisor, {
-      atEnd: () => void hypervisor.end(),
+    const taking = feed(memory, {
+      atEnd: () => void memory.end(),
       // A QEMU that has ended is told of by its socket first, and later by libvirt.
       beforeFailing: () => hearWhy(stopped, clock),
     })
     const tell = (name: string, sizeBytes: number) =>
       tellNbd(diskSocket(images, vm), name, sizeBytes)
-    const front = bringsDisks ? apart(taking, tell) : taking
+    const all = (front = bringsDisks ? apart(taking, tell) : taking)
     const fill = async () => {
-      await order.fill(front)
+      await order.fill(all)
       if (!bringsDisks) return
       // What was written to the disks must be there before anybody commits to it.
-      await within(clock, FLUSH_MS, 'QEMU writing the disks', finished(front)).catch(failed)
+      await within(clock, FLUSH_MS, 'QEMU writing the disks', finished(all)).catch(failed)
       await askToFinish(watching, expected).catch(failed)
       await letGo(folder)
     }
     await fill().catch(async (error: unknown) => {
-      front.destroy()
+      all.destroy()
       order.signal.throwIfAborted()
       // QEMU must not take what came for the whole.
-      hypervisor.destroy()
+      memory.destroy()
       await toldWhy(watching, expected, stopped, clock)
       whoseHand()
       throw error
@@ -108,7 +116,7 @@ export async function receive(
   } finally {
     order.signal.removeEventListener('abort', stop)
     watching.close()
-    hypervisor.destroy()
+    hypervisor?.destroy()
   }
 }
 
