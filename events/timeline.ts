@@ -21,6 +21,8 @@ export type Timeline = {
   readonly phase: PhaseName
   readonly end?: Migration['end']
   readonly attempts: readonly AttemptTimeline[]
+  /** What it has had to keep to, where that was changed on the way. */
+  readonly limits: readonly (Place & DataOf<'LimitsSet'>)[]
   /** Messages about it that did not count, and why. */
   readonly voids: readonly {
     readonly position: number
@@ -91,6 +93,7 @@ export function timelineOf(
 ): Timeline | undefined {
   const fleet = emptyFleet()
   const attempts = new Map<number, Recording>()
+  const limits: Timeline['limits'][number][] = []
   const voids: Timeline['voids'][number][] = []
   let last: Migration | undefined
   let lastEntry: Entry | undefined
@@ -104,7 +107,12 @@ export function timelineOf(
     if (isAbout && 'why' in ruling) voids.push({ position, subject, why: ruling.why })
     if (now === undefined) continue
     if (!isEnded(last?.phase ?? 'queued')) lastEntry = entry
-    if (isAbout && !('why' in ruling)) record(attempts, last, now, entry)
+    if (isAbout && !('why' in ruling)) {
+      record(attempts, last, now, entry)
+      const { event } = message
+      if (event.type === 'LimitsSet')
+        limits.push({ ...event.data, position, storedAt: entry.storedAt })
+    }
     last = now
   }
   if (last === undefined || lastEntry === undefined) return undefined
@@ -125,6 +133,7 @@ export function timelineOf(
     phase,
     ...(end === undefined ? {} : { end }),
     attempts: told,
+    limits,
     voids,
   }
 }

@@ -77,7 +77,7 @@ function details(event: Event): string {
   }
 }
 
-function limitsText({ bandwidthBytesPerSecond, downtimeMs }: Limits): string {
+export function limitsText({ bandwidthBytesPerSecond, downtimeMs }: Limits): string {
   const bandwidth =
     bandwidthBytesPerSecond === null
       ? 'any bandwidth'

@@ -7,6 +7,7 @@ import { filters, hostSubject } from '@ferry/events/subjects'
 import { timelineOf } from '@ferry/events/timeline'
 import type { AttemptTimeline, ClockReading, Timeline } from '@ferry/events/timeline'
 import { Exit, exits } from './context.ts'
+import { limitsText } from './describe.ts'
 import { dateAndTime, duration, rate, size, table, timeOfDay } from './words.ts'
 
 /** Reads one migration's story out of the log. No coordinator is needed for it. */
@@ -59,7 +60,7 @@ function hostsIn(entries: readonly Entry[]): Set<string> {
 
 /** The post-mortem as text. */
 export function printTimeline(timeline: Timeline): string {
-  const { migration, vm, source, by, requested, phase, end, attempts, voids } = timeline
+  const { migration, vm, source, by, requested, phase, end, attempts, limits, voids } = timeline
   const last = attempts.at(-1)
   const target = last?.target ?? 'a host that was never chosen'
   const lines = [
@@ -69,6 +70,10 @@ export function printTimeline(timeline: Timeline): string {
         ? `; now ${phase}`
         : `; ended at position ${end.position}, ${duration(end.storedAt - requested.storedAt)} later`),
   ]
+  for (const each of limits)
+    lines.push(
+      `limited anew by ${each.by} at ${timeOfDay(each.storedAt)}, position ${each.position}: ${limitsText(each)}`,
+    )
   for (const attempt of attempts) lines.push('', ...printAttempt(attempt, attempts.length > 1))
   for (const { host, command } of end?.openDuties ?? [])
     lines.push('', `${host} still owes an answer to ${command}.`)

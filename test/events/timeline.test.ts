@@ -16,6 +16,7 @@ import {
   committed,
   completed,
   fenced,
+  limitsSet,
   migrationBegun,
   performFailed,
   performed,
@@ -70,6 +71,12 @@ const stories: { readonly [name: string]: readonly Telling[] } = {
     [cancelled(), sourceResumed(), targetCleared(), abandoned()],
   ],
   fenced: [...upToPerforming(), paused(), committed(), fenced(), [sourceResumed(), abandoned()]],
+  limited: [
+    ...upToPerforming(),
+    limitsSet({ limits: { bandwidthBytesPerSecond: 200 * 2 ** 20, downtimeMs: 50 } }),
+    roundPassed(1),
+    limitsSet({ limits: { bandwidthBytesPerSecond: null } }),
+  ],
   'under-way': [...upToPerforming(), roundPassed(1)],
   'with-voids': [
     ...upToPerforming(),
