@@ -417,7 +417,7 @@ type Around = <T>(call: Call, work: (driver: Driver) => Promise<T>) => Promise<T
 
 const interposed = (driver: Driver, around: Around): Driver => ({
   ...driver,
-  begin: (vm) => around('begin', (it) => it.begin(vm)),
+  begin: (vm, leave) => around('begin', (it) => it.begin(vm, leave)),
   prepare: (landing) => around('prepare', (it) => it.prepare(landing)),
   perform: (vm, order) => around('perform', (it) => it.perform(vm, order)),
   receive: (vm, order) => around('receive', (it) => it.receive(vm, order)),

@@ -40,7 +40,9 @@ function heldBack(call: 'begin' | 'prepare' | 'perform' | 'release') {
   }
   const drivers = (driver: Driver): Driver => ({
     ...driver,
-    ...(call === 'begin' ? { begin: (vm) => hold().then(() => driver.begin(vm)) } : {}),
+    ...(call === 'begin'
+      ? { begin: (vm, leave) => hold().then(() => driver.begin(vm, leave)) }
+      : {}),
     ...(call === 'prepare'
       ? { prepare: (...args) => hold().then(() => driver.prepare(...args)) }
       : {}),

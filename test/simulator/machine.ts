@@ -83,7 +83,8 @@ export function driverOn(
     inspect: () => called(driver.inspect),
     start: (vm) =>
       refuses() ? called(async () => ({ refusal })) : does('start', vm, () => driver.start(vm)),
-    begin: (vm) => (refuses() ? called(async () => ({ refusal })) : called(() => driver.begin(vm))),
+    begin: (vm, leave) =>
+      refuses() ? called(async () => ({ refusal })) : called(() => driver.begin(vm, leave)),
     prepare: (landing) =>
       refuses()
         ? called(async () => refusal)
