@@ -77,7 +77,7 @@ export async function disksToBring(
 }
 
 /** Why Ferry does not copy a disk at all; undefined: it does. */
-export function whyNotCopied({ file, format, isEncrypted, hasBase }: Disk): string | undefined {
+function whyNotCopied({ file, format, isEncrypted, hasBase }: Disk): string | undefined {
   if (file === undefined) return 'only disks that are files are copied'
   if (format !== 'raw' && format !== 'qcow2') return `${format} images are not copied`
   if (isEncrypted) return 'it is encrypted, and its secret is not sent'
@@ -85,7 +85,7 @@ export function whyNotCopied({ file, format, isEncrypted, hasBase }: Disk): stri
   return undefined
 }
 
-export type DiskToSend = { readonly target: string; readonly file: string; readonly alias: string }
+type DiskToSend = { readonly target: string; readonly file: string; readonly alias: string }
 
 /**
  * The disks that the target has made images for, as its libvirt says in Prepare's cookie.

@@ -41,14 +41,17 @@ export async function makeImages(
 ): Promise<HostRefusal | undefined> {
   await dropImages(folder)
   const { left } = await notesIn(folder)
+  const outOfDate: string[] = []
   for (const { path } of disks) {
     const home = dirname(path)
     if ((await seen(home)) === undefined) return { type: 'FileMissing', path: home }
     const there = await seen(path)
-    const isLeft = left.some((each) => each.path === path && isThat(each, there))
-    if (there !== undefined && !isLeft) return { type: 'DiskInTheWay', path }
+    if (there === undefined) continue
+    if (!left.some((each) => each.path === path && isThat(each, there)))
+      return { type: 'DiskInTheWay', path }
+    outOfDate.push(path)
   }
-  for (const { path } of disks) await rm(path, { force: true })
+  for (const path of outOfDate) await rm(path, { force: true })
   const noRoom = await checkRoom(disks)
   if (noRoom !== undefined) return noRoom
   const made: Notes['made'] = []
@@ -115,8 +118,8 @@ export async function noteLeft(folder: string): Promise<void> {
 
 type Seen = { readonly file: string; readonly isEmpty: boolean; readonly changedAt: number }
 
-const isThat = (left: Notes['left'][number], there: Seen | undefined): boolean =>
-  left.file === there?.file && left.changedAt === there.changedAt
+const isThat = (left: Notes['left'][number], there: Seen): boolean =>
+  left.file === there.file && left.changedAt === there.changedAt
 
 /** One that is made anew under the same name is another file. */
 async function seen(path: string): Promise<Seen | undefined> {
