@@ -369,6 +369,8 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     const began = systemClock.elapsed()
     const stop = new AbortController()
     const copying = copy(vm, wire, { dial, signal: stop.signal })
+    // One that fails before it is waited for would end this process, and nobody would know with which test.
+    copying.catch(() => {})
     const rateSince = (bytes: number, at: number) =>
       ((wire.passedBytes() - bytes) * 1000) / (systemClock.elapsed() - at)
     await until('some of it to pass', () => wire.passedBytes() > SLOW_BYTES_PER_SECOND, GOES_ON_MS)

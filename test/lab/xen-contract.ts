@@ -14,8 +14,8 @@ import type { XenHosts } from './xen-hosts.ts'
 
 const names = ['source', 'target'] as const
 const PATIENCE_MS = 240_000
-/** A PV guest leaves only where it may stand still for as long as that takes. */
-const STILL_MS = 60_000
+/** A PV guest leaves only where it may stand still for as long as that takes, at the least that a limit allows. */
+const STILL_MS = 240_000
 
 /** Every promise of a driver, of the one that runs in a dom0; its death there is the real one. */
 export const xenContract = (name: string, kind: XenKind): void =>

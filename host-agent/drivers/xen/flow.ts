@@ -6,6 +6,11 @@ import { makePace } from '../../transfer/pace.ts'
 import { imageScan } from './image-scan.ts'
 import type { Pause } from './pause.ts'
 
+export type ImageKind = {
+  /** The guest is suspended before the first of its memory goes out. */
+  readonly isStill?: boolean
+}
+
 /** The image as it goes by: read to its end and no further, held back to the policy's limit, and told of. */
 export function flowOf(
   pieces: () => Promise<Buffer | undefined>,
@@ -13,6 +18,7 @@ export function flowOf(
   order: PerformOrder,
   clock: Clock,
   gate: Pause,
+  { isStill = false }: ImageKind,
 ) {
   const scan = imageScan()
   const policy = order.dial.policy()
@@ -53,7 +59,9 @@ export function flowOf(
         toldAt = clock.elapsed()
         order.progress(progress())
       }
-      const pauseMs = gate.times().pausedAt === 0 ? pace.take(taken.length) : 0
+      // Whoever waits for the last memory waits no longer than he must; where it is all that there is, the limit stands.
+      const isPaced = isStill || gate.times().pausedAt === 0
+      const pauseMs = isPaced ? pace.take(taken.length) : 0
       if (pauseMs > 0) await clock.sleep(pauseMs, order.signal)
       yield taken
     }

@@ -9,6 +9,7 @@ import { Overdue, within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
 import { flowOf } from './flow.ts'
+import type { ImageKind } from './flow.ts'
 import { banner, go, migratedAway, ready } from './handshake.ts'
 import { ImageInvalid } from './image-scan.ts'
 import type { Domain } from './listing.ts'
@@ -81,6 +82,7 @@ export async function performStill(
   try {
     return await leaving(domain, order, xl, {
       memoryBytes,
+      isStill: true,
       began,
       image,
       hangUp: () => image.destroy(),
@@ -108,7 +110,7 @@ export type Leaver = { readonly domain: Domain; readonly memoryBytes: number }
 const GO_MS = 60_000
 
 /** What the two ways of leaving have in common. */
-type Leaving = {
+type Leaving = ImageKind & {
   readonly memoryBytes: number
   readonly began: Began
   readonly image: Readable
@@ -123,12 +125,12 @@ async function leaving(
   domain: Domain,
   order: PerformOrder,
   xl: Xl,
-  { memoryBytes, began, image, hangUp, begun, through }: Leaving,
+  { memoryBytes, began, image, hangUp, begun, through, ...kind }: Leaving,
 ): Promise<SentByHypervisor> {
   const { clock } = xl
   const pieces = piecesOf(image)
   const gate = openPause(domain, order, xl)
-  const flow = flowOf(pieces, memoryBytes, order, clock, gate)
+  const flow = flowOf(pieces, memoryBytes, order, clock, gate, kind)
   const stop = () => {
     flow.stop(failed('it was told to stop'))
     hangUp()
