@@ -15,7 +15,8 @@ import type { XenHosts } from './xen-hosts.ts'
 const names = ['source', 'target'] as const
 const PATIENCE_MS = 240_000
 /** A PV guest leaves only where it may stand still for as long as that takes, at the least that a limit allows. */
-const STILL_MS = 240_000
+const STILL_MS = 600_000
+const SLOW_BYTES_PER_SECOND = 2 ** 18
 
 /** Every promise of a driver, of the one that runs in a dom0; its death there is the real one. */
 export const xenContract = (name: string, kind: XenKind): void =>
@@ -68,6 +69,7 @@ async function open(
     source,
     target,
     lookEveryMs: LOOK_EVERY_MS,
+    slow: { bytesPerSecond: SLOW_BYTES_PER_SECOND, patienceMs: PATIENCE_MS },
     define: async (vm) => {
       await writeFile(join(where.definitions, `${vm}.cfg`), describeXenGuest(vm, kind))
       for (const name of names) await hosts.shell(name, 'rm -rf /var/lib/ferry/guests')

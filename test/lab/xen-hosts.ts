@@ -24,7 +24,7 @@ export type XenHosts = {
   /** Runs a program in dom0; throws with what it said when it did not end with 0. */
   readonly run: (host: string, ...words: string[]) => Promise<string>
   /** The same with a line for dom0's shell, and whatever its end. */
-  readonly shell: (host: string, line: string) => Promise<Said>
+  readonly shell: (host: string, line: string, limitMs?: number) => Promise<Said>
   /** Bytes of a line's output, and nothing else; `input` is written to it. */
   readonly pipe: (host: string, line: string) => ReturnType<typeof createConnection>
   /** Where dom0's port is reached from this machine. */
