@@ -7,6 +7,8 @@ import { imageScan } from './image-scan.ts'
 import type { Pause } from './pause.ts'
 
 export type ImageKind = {
+  /** Who writes it; absent: xl. */
+  readonly from?: 'xl' | 'libxl'
   /** The guest is suspended before the first of its memory goes out. */
   readonly isStill?: boolean
 }
@@ -18,9 +20,9 @@ export function flowOf(
   order: PerformOrder,
   clock: Clock,
   gate: Pause,
-  { isStill = false }: ImageKind,
+  { from = 'xl', isStill = false }: ImageKind,
 ) {
-  const scan = imageScan()
+  const scan = imageScan(from)
   const policy = order.dial.policy()
   const pace = makePace(clock, policy.bandwidthBytesPerSecond)
   order.dial.onTurn(policy, async (next) => pace.limit(next.bandwidthBytesPerSecond))
@@ -48,7 +50,7 @@ export function flowOf(
       const limitMs = sentBytes === 0 ? FIRST_MS : NEXT_MS
       const piece = await within(clock, limitMs, 'more of the image', pieces())
       hasEndedEarly = piece === undefined
-      if (piece === undefined) throw new Error('xl ended before its image did')
+      if (piece === undefined) throw new Error('it ended before its image did')
       const taken = piece.subarray(0, scan.take(piece))
       sentBytes += taken.length
       if (scan.isPaused()) gate.isPaused()

@@ -107,12 +107,12 @@ export async function performStill(
 export type Leaver = { readonly domain: Domain; readonly memoryBytes: number }
 
 /** How long xl may take to what follows its last byte. */
-const GO_MS = 60_000
+export const GO_MS = 60_000
 
-/** What the two ways of leaving have in common. */
+/** What all ways of leaving have in common. */
 type Leaving = ImageKind & {
   readonly memoryBytes: number
-  readonly began: Began
+  readonly began: Pick<Began, 'ended' | 'complaint' | 'kill'>
   readonly image: Readable
   /** xl hears no more from us: before it is through, the guest runs on. */
   readonly hangUp: () => void
@@ -121,7 +121,7 @@ type Leaving = ImageKind & {
   readonly through: (pieces: () => Promise<Buffer | undefined>) => Promise<void>
 }
 
-async function leaving(
+export async function leaving(
   domain: Domain,
   order: PerformOrder,
   xl: Xl,
@@ -184,5 +184,5 @@ const isXl = (error: unknown): error is Error =>
 
 const isSocket = (stream: unknown): stream is Socket => stream instanceof Socket
 
-const failed = (message: string, cause?: unknown) =>
+export const failed = (message: string, cause?: unknown) =>
   new CopyFailed({ type: 'HypervisorFailed', message }, { cause })
