@@ -10,10 +10,11 @@ import { systemClock } from '@ferry/events/clock'
 import { checkDepth } from './folders.ts'
 import { VmFile } from './drivers/qemu/definition.ts'
 import { LibvirtMissing, probeLibvirt } from './drivers/libvirt/probe.ts'
+import { probeLibxl } from './drivers/libxl/probe.ts'
 import { XenMissing, probeXen } from './drivers/xen/probe.ts'
 import { openXl } from './drivers/xen/xl.ts'
 import { QemuMissing, neededCapabilities, probeQemu } from './drivers/qemu/probe.ts'
-import { libvirtPlaces, readHostFile, xenPlaces } from './settings.ts'
+import { isLibxl, libvirtPlaces, readHostFile, xenPlaces } from './settings.ts'
 import type { HostFile } from './settings.ts'
 
 /** What a host needs to be an agent's: its hypervisor, and with its `host.json` its ports, storage and definitions. */
@@ -33,7 +34,7 @@ async function checkHypervisor(settings: HostFile): Promise<Check[]> {
     case 'qemu':
       return checkQemu(settings.qemu?.binary ?? 'qemu-system-x86_64')
     case 'libvirt':
-      return checkLibvirt(libvirtPlaces(settings).socket)
+      return isLibxl(settings) ? checkLibxl(settings) : checkLibvirt(libvirtPlaces(settings).socket)
     case 'xen':
       return checkXen(xenPlaces(settings).resumer)
     case 'simulated':
@@ -65,6 +66,27 @@ async function checkLibvirt(socket: string): Promise<Check[]> {
         'libvirt',
         `${error.message}${cause instanceof Error ? ` (${cause.message})` : ''}`,
         'Start it, and run the agent as root.',
+      ),
+    ]
+  }
+}
+
+async function checkLibxl(settings: HostFile): Promise<Check[]> {
+  const { socket } = libvirtPlaces(settings)
+  const { resumer } = xenPlaces(settings)
+  const xl = openXl({ clock: systemClock, resumer })
+  try {
+    const { hypervisor } = await probeLibxl({ socket, xl, clock: systemClock })
+    const { hypervisorVersion, machines } = hypervisor
+    return [good('libvirt', `${hypervisorVersion}, guests of ${machines.join(', ')}`)]
+  } catch (error) {
+    if (!(error instanceof LibvirtMissing) && !(error instanceof XenMissing)) throw error
+    const { cause } = error
+    return [
+      bad(
+        'libvirt',
+        `${error.message}${cause instanceof Error ? ` (${cause.message})` : ''}`,
+        'On Debian: apt-get install libvirt-daemon-system libvirt-daemon-driver-xen; run the agent as root in dom0.',
       ),
     ]
   }

@@ -13,6 +13,9 @@ import { connectToLog, stayReady } from './edges.ts'
 import { openMovers } from './mover/movers.ts'
 import { libvirtDriver } from './drivers/libvirt/driver.ts'
 import { probeLibvirt } from './drivers/libvirt/probe.ts'
+import { libxlDriver } from './drivers/libxl/driver.ts'
+import { libxlHostOf } from './drivers/libxl/host-of.ts'
+import { probeLibxl } from './drivers/libxl/probe.ts'
 import { qemuDriver } from './drivers/qemu/driver.ts'
 import { probeQemu } from './drivers/qemu/probe.ts'
 import { simulatedDriver } from './drivers/simulated/driver.ts'
@@ -22,7 +25,7 @@ import { probeXen } from './drivers/xen/probe.ts'
 import { openXl } from './drivers/xen/xl.ts'
 import { hostKey } from './keys.ts'
 import { lockDirectory } from './lock.ts'
-import { libvirtPlaces, xenPlaces } from './settings.ts'
+import { isLibxl, libvirtPlaces, xenPlaces } from './settings.ts'
 import type { HostFile } from './settings.ts'
 import { tlsWire } from './transfer/tls-wire.ts'
 
@@ -94,6 +97,12 @@ async function driverOf(settings: HostFile): Promise<Driver> {
     }
     case 'libvirt': {
       const places = libvirtPlaces(settings)
+      if (isLibxl(settings)) {
+        const host = libxlHostOf(settings, systemClock)
+        const limit = memoryMiB === undefined ? {} : { memoryBytes }
+        const facts = await probeLibxl({ ...places, ...limit, xl: host.xl, clock: systemClock })
+        return libxlDriver({ host, guests: places.guests, definitions, facts })
+      }
       const facts = await probeLibvirt({ ...places, memoryBytes, clock: systemClock })
       return libvirtDriver({ ...places, definitions, facts, clock: systemClock })
     }

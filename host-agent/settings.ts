@@ -45,6 +45,10 @@ export const HostFile = Type.Object(
         {
           /** Where libvirtd, or virtqemud, answers. */
           socket: Type.Optional(Type.String({ minLength: 1 })),
+          /** Whose guests: QEMU's, or Xen's by libvirt's driver for it (libxl). */
+          uri: Type.Optional(
+            Type.Union([Type.Literal('qemu:///system'), Type.Literal('xen:///system')]),
+          ),
           /** Where its QEMUs listen for images. */
           images: Type.Optional(Type.String({ minLength: 1 })),
         },
@@ -86,6 +90,10 @@ export const libvirtPlaces = ({ libvirt = {}, stateDirectory }: HostFile) => ({
   images: libvirt.images ?? '/run/libvirt/ferry',
   guests: join(stateDirectory, 'guests'),
 })
+
+/** Guests of Xen that belong to libvirtd have a driver of their own. */
+export const isLibxl = ({ driver, libvirt }: HostFile): boolean =>
+  driver === 'libvirt' && libvirt?.uri === 'xen:///system'
 
 /** Where a Xen host's helper is found, and what its driver keeps. */
 export const xenPlaces = ({ xen = {}, stateDirectory }: HostFile) => ({

@@ -13,6 +13,8 @@ import { libvirtMoves } from '../drivers/libvirt/moves.ts'
 import { openMonitors } from '../drivers/qemu/monitors.ts'
 import { qemuMoves } from '../drivers/qemu/moves.ts'
 import { xenMoves } from '../drivers/xen/moves.ts'
+import { libxlHostOf } from '../drivers/libxl/host-of.ts'
+import { libxlMoves } from '../drivers/libxl/moves.ts'
 import { openNotes } from '../drivers/xen/notes.ts'
 import { openXl } from '../drivers/xen/xl.ts'
 import { dialFor } from '../dial.ts'
@@ -21,7 +23,7 @@ import { connectToLog, stayReady } from '../edges.ts'
 import { hostKey } from '../keys.ts'
 import { isMove, move } from '../move.ts'
 import type { Move } from '../move.ts'
-import { libvirtPlaces, xenPlaces } from '../settings.ts'
+import { isLibxl, libvirtPlaces, xenPlaces } from '../settings.ts'
 import type { HostFile } from '../settings.ts'
 import { makePace } from '../transfer/pace.ts'
 import { tlsWire } from '../transfer/tls-wire.ts'
@@ -157,6 +159,7 @@ async function carryOut(order: Order, log: Log): Promise<void> {
 function movesOn(settings: HostFile): Moves {
   if (settings.driver === 'libvirt') {
     const places = libvirtPlaces(settings)
+    if (isLibxl(settings)) return libxlMoves(libxlHostOf(settings, clock), places.guests)
     return libvirtMoves(openDaemon(places.socket, clock), places)
   }
   if (settings.driver === 'xen') {

@@ -75,7 +75,17 @@ done
 # A guest that is copied must not hold up what copies it.
 xl sched-credit2 -d 0 -w 4096
 "$xen/xenconsoled" --log=guest --timestamp=guest --log-dir=/var/log/xen/console --pid-file=/run/xenconsoled.pid
+# Two hosts of one image must not look like one to libvirt.
+sed -i "s/HOST/00000000-0000-4000-8000-00000000000$number/" /etc/libvirt/libvirtd.conf
 touch /run/lab.ready
+`
+
+/** What libvirtd reads, where a test starts it. */
+export const libvirtd = `listen_tls = 0
+auth_unix_rw = "none"
+unix_sock_group = "root"
+host_uuid = "HOST"
+log_outputs = "3:file:/var/log/libvirtd.log"
 `
 
 /**

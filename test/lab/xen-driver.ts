@@ -8,7 +8,7 @@ import { until } from '../until.ts'
 import { openSeat } from './seat-frames.ts'
 import type { Seat, Trouble, Word } from './seat-frames.ts'
 import { LOOK_EVERY_MS, SEAT_PORT } from './xen-hosts.ts'
-import type { XenHosts } from './xen-hosts.ts'
+import type { XenHosts, XenTool } from './xen-hosts.ts'
 
 /** Ferry's driver for Xen in a host's dom0, called from here; and its process, which can be killed. */
 export type FarDriver = { readonly driver: Driver; readonly crash: () => Promise<void> }
@@ -19,13 +19,17 @@ const COME_UP_MS = 60_000
 export async function openFarDriver(
   hosts: XenHosts,
   host: string,
-  { programs, definitions }: { readonly programs: string; readonly definitions: string },
+  {
+    programs,
+    definitions,
+    tool,
+  }: { readonly programs: string; readonly definitions: string; readonly tool: XenTool },
 ): Promise<FarDriver> {
   const seat = join(programs, 'test/lab/xen-seat.mjs')
   const start = async () => {
     await hosts.shell(
       host,
-      `setsid node ${seat} /var/lib/ferry/guests ${definitions} ${SEAT_PORT} >> /var/log/seat.log 2>&1 < /dev/null & echo $! > /run/seat.pid`,
+      `setsid node ${seat} ${tool} /var/lib/ferry/guests ${definitions} ${SEAT_PORT} >> /var/log/seat.log 2>&1 < /dev/null & echo $! > /run/seat.pid`,
     )
     await until(
       `the driver on ${host} to answer`,
@@ -75,7 +79,7 @@ export async function openFarDriver(
     resume: simple('resume'),
     clear: simple('clear'),
     perform: (vm, order) =>
-      call('perform', [vm, order.dial.policy()], performing(order)) as Promise<never>,
+      call('perform', [vm, order.dial.policy(), order.cookie], performing(order)) as Promise<never>,
     receive: (vm, order) => {
       const { calling, filled } = receiving(order)
       return Promise.all([call('receive', [vm], calling).catch(filled), filled()]).then(

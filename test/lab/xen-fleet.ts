@@ -8,10 +8,10 @@ import { withLab } from '../real/lab.ts'
 import type { Lab } from '../real/lab.ts'
 import { until } from '../until.ts'
 import { putPrograms } from './programs.ts'
-import { countsOf, describeXenGuest, lastCount } from './xen-guest.ts'
+import { countsOf, describeLibxlGuest, describeXenGuest, lastCount } from './xen-guest.ts'
 import type { XenKind } from './xen-guest.ts'
 import { LOOK_EVERY_MS, OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
-import type { XenHosts } from './xen-hosts.ts'
+import type { XenHosts, XenTool } from './xen-hosts.ts'
 
 export const racks = ['rack1', 'rack2'] as const
 export type Rack = (typeof racks)[number]
@@ -45,15 +45,26 @@ export const patient = { downtimeMs: 120_000, attempts: 20 }
 const ROOT = join(import.meta.dirname, '..', '..')
 const PORT = 7100
 
+const drivers = {
+  xl: { driver: 'xen' },
+  libxl: { driver: 'libvirt', libvirt: { uri: 'xen:///system' } },
+} as const
+
 /** Hosts and what runs on them, for the time of some work; what the agents said is shown when that fails. */
-export async function withXenFleet(work: (fleet: XenFleet) => Promise<void>): Promise<void> {
+export async function withXenFleet(
+  work: (fleet: XenFleet) => Promise<void>,
+  tool: XenTool = 'xl',
+): Promise<void> {
   await withLab({ hosts: [], driver: 'simulated' }, async (lab) => {
     const hosts = await openXenHosts(lab.folder, racks)
     try {
-      await work(await openFleet(lab, hosts))
+      if (tool === 'libxl') await Promise.all(racks.map(hosts.startLibvirt))
+      await work(await openFleet(lab, hosts, tool))
     } catch (error) {
       for (const rack of racks)
-        console.log((await hosts.shell(rack, 'cat /var/log/agent.log; xl list')).text)
+        console.log(
+          (await hosts.shell(rack, 'cat /var/log/agent.log /var/log/libvirtd.log; xl list')).text,
+        )
       throw error
     } finally {
       await hosts.close()
@@ -61,7 +72,7 @@ export async function withXenFleet(work: (fleet: XenFleet) => Promise<void>): Pr
   })
 }
 
-async function openFleet(lab: Lab, hosts: XenHosts): Promise<XenFleet> {
+async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenFleet> {
   const programs = join(lab.folder, 'programs')
   const definitions = join(lab.folder, 'vms')
   await putPrograms(['ferry.ts', 'host-agent/mover/process.ts'], programs)
@@ -81,7 +92,7 @@ async function openFleet(lab: Lab, hosts: XenHosts): Promise<XenFleet> {
       servers: [`nats://${OUTSIDE}:${new URL(lab.server()).port}`],
       stateDirectory: '/var/lib/ferry',
       definitions,
-      driver: 'xen',
+      ...drivers[tool],
       listen: { host: hosts.address(rack), port: PORT },
     }
     await writeFile(join(lab.folder, `${rack}.json`), JSON.stringify(settings))
@@ -104,7 +115,11 @@ async function openFleet(lab: Lab, hosts: XenHosts): Promise<XenFleet> {
     hosts,
     domains,
     start: async (vm, kind) => {
-      await writeFile(join(definitions, `${vm}.cfg`), describeXenGuest(vm, kind))
+      const description =
+        tool === 'xl'
+          ? { as: 'cfg', text: describeXenGuest(vm, kind) }
+          : { as: 'xml', text: describeLibxlGuest(vm, kind) }
+      await writeFile(join(definitions, `${vm}.${description.as}`), description.text)
       await lab.start(vm, 'rack1', PATIENCE_MS)
       const hasCounted = async () => ((await lastCount(hosts, 'rack1', vm))?.count ?? 0) > 2
       await until(`${vm} to count`, hasCounted, PATIENCE_MS, LOOK_EVERY_MS)

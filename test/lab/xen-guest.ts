@@ -13,6 +13,24 @@ extra = "console=hvc0 quiet mitigations=off"
 on_crash = "preserve"
 `
 
+/** The same as libvirt wants it described. */
+export const describeLibxlGuest = (vm: string, kind: XenKind): string => `<domain type='xen'>
+  <name>${vm}</name>
+  <memory unit='MiB'>${kind === 'pv' ? 96 : 112}</memory>
+  <vcpu>1</vcpu>
+  <os>
+    <type arch='x86_64' machine='xen${kind}'>${kind === 'pv' ? 'linux' : 'xenpvh'}</type>
+    <kernel>/guest/vmlinux</kernel>
+    <initrd>/guest/initrd</initrd>
+    <cmdline>console=hvc0 quiet mitigations=off</cmdline>
+  </os>
+  <on_crash>preserve</on_crash>
+  <devices>
+    <console type='pty'><target type='xen' port='0'/></console>
+  </devices>
+</domain>
+`
+
 /** What a guest has said on its console, as a host's xenconsoled has kept it. */
 export type Count = { readonly count: number; readonly upS: number; readonly fault?: string }
 

@@ -24,13 +24,18 @@ export type XenHosts = {
   /** Runs a program in dom0; throws with what it said when it did not end with 0. */
   readonly run: (host: string, ...words: string[]) => Promise<string>
   /** The same with a line for dom0's shell, and whatever its end. */
-  readonly shell: (host: string, line: string) => Promise<Said>
+  readonly shell: (host: string, line: string, limitMs?: number) => Promise<Said>
   /** Bytes of a line's output, and nothing else; `input` is written to it. */
   readonly pipe: (host: string, line: string) => ReturnType<typeof createConnection>
+  /** libvirtd with its driver for Xen, anew where one has run before. */
+  readonly startLibvirt: (host: string) => Promise<void>
   /** Where dom0's port is reached from this machine. */
   readonly port: (host: string) => number
   readonly close: () => Promise<void>
 }
+
+/** By whom a host's guests are made, moved and ended. */
+export type XenTool = 'xl' | 'libxl'
 
 export type Said = { readonly code: number; readonly text: string }
 
@@ -109,6 +114,12 @@ export async function openXenHosts(folder: string, names: readonly string[]): Pr
     },
     shell,
     pipe,
+    startLibvirt: async (name) => {
+      await shell(name, 'kill -9 $(cat /run/libvirtd.pid)')
+      await shell(name, 'rm -f /run/libvirtd.pid; libvirtd -d -p /run/libvirtd.pid')
+      const answers = async () => (await shell(name, 'virsh -c xen:///system list')).code === 0
+      await until(`libvirtd on ${name} to answer`, answers, COME_UP_MS, LOOK_EVERY_MS)
+    },
     port: (name) => hostNamed(name).seatPort,
     close,
   }

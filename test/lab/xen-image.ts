@@ -19,7 +19,7 @@ import { promisify } from 'node:util'
 import { gzipSync, gunzipSync } from 'node:zlib'
 import { cpio, folder, program } from './cpio.ts'
 import type { Entry } from './cpio.ts'
-import { begin, firstProgram, guestProgram, inittab, shell } from './xen-dom0.ts'
+import { begin, firstProgram, guestProgram, inittab, libvirtd, shell } from './xen-dom0.ts'
 
 /**
  * What a Xen host of the lab boots from, made of Debian's packages once and kept until what it is made of changes:
@@ -27,10 +27,10 @@ import { begin, firstProgram, guestProgram, inittab, shell } from './xen-dom0.ts
  *     xen    vmlinux    initrd    dom0.ext4
  *
  * The packages are unpacked as they are, without their scripts, into a folder that becomes dom0's file system. In it are
- * `xl`, the Node that runs this, Ferry's own helper, and the kernel and program of a small guest.
+ * `xl`, libvirtd, the Node that runs this, Ferry's own helper, and the kernel and program of a small guest.
  */
 export async function xenImage(): Promise<string> {
-  const texts = [begin, firstProgram, guestProgram, inittab, shell, process.version]
+  const texts = [begin, firstProgram, guestProgram, inittab, libvirtd, shell, process.version]
   const sources = [join(import.meta.dirname, 'xen-image.ts'), RESUME]
   const read = await Promise.all(sources.map((file) => readFile(file, 'utf8')))
   const made = JSON.stringify([packages, modules, ...texts, ...read])
@@ -53,6 +53,7 @@ const RESUME = join(ROOT, 'host-agent', 'drivers', 'xen', 'resume.c')
 const packages = [
   'bash coreutils sed grep util-linux mount kmod iproute2 procps busybox-static socat base-files',
   'libc-bin netbase libstdc++6 xen-system-amd64 libxen-dev linux-image-amd64',
+  'libvirt-daemon libvirt-daemon-driver-xen libvirt-clients',
 ].flatMap((names) => names.split(' '))
 /** They come with those, and nothing here uses them: what installs packages, Debian's own initrd, pygrub. */
 const unused =
@@ -229,6 +230,8 @@ async function furnish(root: string, kernel: string): Promise<void> {
   await put('lab/begin', begin, 0o755)
   await put('lab/shell', shell, 0o755)
   await put('etc/inittab', inittab, 0o644)
+  await put('etc/libvirt/libvirtd.conf', libvirtd, 0o644)
+  await fitCpu(join(root, 'usr/share/libvirt/cpu_map/x86_kvm64.xml'))
   await mkdir(join(root, 'guest'))
   await copyFile(kernel, join(root, 'guest/vmlinux'))
   const busybox = await readFile(join(root, 'bin/busybox'))
@@ -244,8 +247,20 @@ async function furnish(root: string, kernel: string): Promise<void> {
   await mkdir(dirname(helper), { recursive: true })
   const where = [`-I${join(root, 'usr/include')}`, `-L${libraries}`, `-Wl,-rpath-link,${libraries}`]
   await run('cc', ['-O2', '-Wall', '-o', helper, RESUME, ...where, '-lxenlight', '-lxentoollog'])
+  // What else libvirtd would load needs more of a system than there is here.
+  for (const name of ['interface', 'nodedev', 'nwfilter', 'qemu', 'secret'])
+    await rm(join(libraries, 'libvirt/connection-driver', `libvirt_driver_${name}.so`))
   for (const name of ['boot', 'usr/include', 'usr/share/doc'])
     await rm(join(root, name), { recursive: true, force: true })
+}
+
+/**
+ * Xen hides SEP on the processor that QEMU shows it, and libvirt's driver for Xen does not start where no model of its
+ * own fits what Xen shows ("Cannot find suitable CPU model for given data"): one of them is made to fit.
+ */
+async function fitCpu(model: string): Promise<void> {
+  const text = await readFile(model, 'utf8')
+  await writeFile(model, text.replace(/^.*name='sep'.*\n/m, ''))
 }
 
 async function run(command: string, words: readonly string[]): Promise<string> {

@@ -10,6 +10,9 @@ import type { XenHosts } from './xen-hosts.ts'
  */
 export type Lost = 'go' | 'report'
 
+/** It takes two minutes on two cores, and some times that where others use them as well. */
+const MOVED_MS = 600_000
+
 export async function migrateWithXl(
   hosts: XenHosts,
   { vm, source, target, lost }: { vm: string; source: string; target: string; lost: Lost },
@@ -24,7 +27,7 @@ export async function migrateWithXl(
   if (address === null || typeof address === 'string') throw new Error('the relay has no address')
   const way = `exec socat -b 262144 - TCP:${OUTSIDE}:${address.port}`
   try {
-    await hosts.shell(source, `xl migrate -s '' ${vm} ${quoted(way)}`)
+    await hosts.shell(source, `xl migrate -s '' ${vm} ${quoted(way)}`, MOVED_MS)
   } finally {
     visitor?.destroy()
     server.close()

@@ -5,6 +5,11 @@ import { systemClock } from '@ferry/events/clock'
 import type { Dial } from '@ferry/host-agent/dial'
 import { CopyFailed } from '@ferry/host-agent/driver'
 import type { Driver } from '@ferry/host-agent/driver'
+import { openDaemon } from '@ferry/host-agent/drivers/libvirt/daemon'
+import { libxlDriver } from '@ferry/host-agent/drivers/libxl/driver'
+import { openLibxlHost } from '@ferry/host-agent/drivers/libxl/host'
+import { openLibxlNotes } from '@ferry/host-agent/drivers/libxl/notes'
+import { probeLibxl } from '@ferry/host-agent/drivers/libxl/probe'
 import { xenDriver } from '@ferry/host-agent/drivers/xen/driver'
 import { openNotes } from '@ferry/host-agent/drivers/xen/notes'
 import { probeXen } from '@ferry/host-agent/drivers/xen/probe'
@@ -18,19 +23,26 @@ import type { Trouble, Word } from './seat-frames.ts'
 
 /**
  * Runs in a dom0 of the lab: Ferry's driver for Xen, as it is, whose calls a test makes from outside. Its death is that
- * of an agent. `node xen-seat.mjs GUESTS DEFINITIONS PORT`
+ * of an agent. `node xen-seat.mjs xl|libxl GUESTS DEFINITIONS PORT`
  */
-const [guests = '', definitions = '', port = ''] = process.argv.slice(2)
+const [tool = '', guests = '', definitions = '', port = ''] = process.argv.slice(2)
 const resumer = '/usr/local/lib/ferry/xen-resume'
 const xl = openXl({ clock: systemClock, resumer })
-const driver = xenDriver({
-  xl,
-  notes: openNotes(guests),
-  definitions,
-  startsByItself: '/etc/xen/auto',
-  facts: await probeXen({ xl, resumer }),
-})
+const driver = tool === 'libxl' ? await byLibvirt() : await byXl()
 createServer(serve).listen(Number(port), '0.0.0.0')
+
+async function byXl(): Promise<Driver> {
+  const facts = await probeXen({ xl, resumer })
+  const startsByItself = '/etc/xen/auto'
+  return xenDriver({ xl, notes: openNotes(guests), definitions, startsByItself, facts })
+}
+
+async function byLibvirt(): Promise<Driver> {
+  const [clock, socket] = [systemClock, '/run/libvirt/libvirt-sock']
+  const daemon = openDaemon(socket, clock, 'xen:///system')
+  const host = openLibxlHost({ daemon, xl, notes: openLibxlNotes(guests), guests })
+  return libxlDriver({ host, guests, definitions, facts: await probeLibxl({ socket, xl, clock }) })
+}
 
 function serve(socket: Socket): void {
   const stop = new AbortController()
@@ -62,9 +74,10 @@ function serve(socket: Socket): void {
       }
     },
   )
-  const perform = (vm: string, policy: Policy) =>
+  const perform = (vm: string, policy: Policy, cookie?: string) =>
     driver.perform(vm, {
       dial: (dial = testDial(policy)),
+      ...(cookie === undefined ? {} : { cookie }),
       signal: stop.signal,
       send: async (image) => {
         const sent = new Promise<'done' | Failure>((resolve) => {
@@ -108,10 +121,10 @@ function serve(socket: Socket): void {
     })
   const answer = async ({ call, words }: Extract<Word, { call: string }>) => {
     try {
-      const [vm, policy] = words as [string, Policy]
+      const [vm, policy, cookie] = words as [string, Policy, string | undefined]
       const work =
         call === 'perform'
-          ? perform(vm, policy)
+          ? perform(vm, policy, cookie)
           : call === 'receive'
             ? receive(vm)
             : (driver[call as keyof Driver] as (...words: unknown[]) => Promise<unknown>)(...words)

@@ -5,7 +5,7 @@ import type { Mark } from './domain-xml.ts'
 import { procedures } from './procedures.ts'
 import type { Domain } from './procedures.ts'
 import { LibvirtError, connectLibvirt } from './rpc.ts'
-import type { Libvirt } from './rpc.ts'
+import type { HypervisorUri, Libvirt } from './rpc.ts'
 import { Code, Description, DomainState, JobType, Listing, Operation, PausedFor } from './words.ts'
 
 /** What libvirtd knows of one guest, now. */
@@ -52,7 +52,7 @@ class LetGo extends Error {
   }
 }
 
-export function openDaemon(socket: string, clock: Clock): Daemon {
+export function openDaemon(socket: string, clock: Clock, uri?: HypervisorUri): Daemon {
   const open = new Set<Libvirt>()
   const listeners = new Set<() => void>()
   let shared: Promise<Libvirt> | undefined
@@ -63,7 +63,7 @@ export function openDaemon(socket: string, clock: Clock): Daemon {
 
   const fresh = async (): Promise<Libvirt> => {
     if (ending.signal.aborted) throw new LetGo()
-    const libvirt = await connectLibvirt(socket, clock)
+    const libvirt = await connectLibvirt(socket, clock, uri)
     if (ending.signal.aborted) {
       libvirt.close()
       throw new LetGo()

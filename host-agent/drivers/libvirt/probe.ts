@@ -67,10 +67,10 @@ export async function probeLibvirt(options: {
   }
 }
 
-const unique = (names: readonly string[]) => [...new Set(names)].toSorted()
+export const unique = (names: readonly string[]) => [...new Set(names)].toSorted()
 
 /** libvirt's versions are one number: 9000000 is 9.0.0. */
-const dotted = (version: bigint): string => {
+export const dotted = (version: bigint): string => {
   const number = Number(version)
   return [Math.floor(number / 1e6), Math.floor(number / 1000) % 1000, number % 1000].join('.')
 }

@@ -162,6 +162,8 @@ export const procedures = {
     }),
     gives: nothing,
   },
+  /** For one that Xen has suspended, and libvirtd has met so when it started. */
+  wakeUp: { number: 267, takes: flagged, gives: nothing },
   domains: {
     number: 273,
     takes: struct({ wantsResults: int, flags: uint }),

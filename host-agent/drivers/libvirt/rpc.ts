@@ -99,8 +99,15 @@ type Waiting = {
   readonly reject: (error: Error) => void
 }
 
+/** Which of the hypervisors behind a libvirtd is meant. */
+export type HypervisorUri = 'qemu:///system' | 'xen:///system'
+
 /** Connects, authenticates, and opens the hypervisor behind the socket. */
-export async function connectLibvirt(path: string, clock: Clock): Promise<Libvirt> {
+export async function connectLibvirt(
+  path: string,
+  clock: Clock,
+  uri: HypervisorUri = 'qemu:///system',
+): Promise<Libvirt> {
   const socket = createConnection(path)
   const waiting = new Map<number, Waiting>()
   const listeners: { readonly [Name in EventName]: Set<(event: EventOf<Name>) => void> } = {
@@ -236,7 +243,7 @@ export async function connectLibvirt(path: string, clock: Clock): Promise<Libvir
   }
   try {
     await authenticate(call)
-    await call(procedures.connectOpen, { uri: 'qemu:///system', flags: 0 })
+    await call(procedures.connectOpen, { uri, flags: 0 })
     return libvirt
   } catch (error) {
     gone()

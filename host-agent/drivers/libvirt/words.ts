@@ -7,7 +7,13 @@ export const MigrateFlag = {
   autoConverge: 1 << 13,
 } as const
 
-export const DomainState = { running: 1, blocked: 2, paused: 3, shutOff: 5 } as const
+export const DomainState = {
+  running: 1,
+  blocked: 2,
+  paused: 3,
+  shutOff: 5,
+  asleep: 7,
+} as const
 
 /** Why a domain is paused: `migration` on both hosts, as long as an image is on its way; `user`, who asked for it. */
 export const PausedFor = { user: 1, migration: 2, startingUp: 11 } as const
@@ -29,7 +35,7 @@ export const Code = {
 
 export const Feature = { migrationParameters: 13 } as const
 
-export const Listing = { active: 1 } as const
+export const Listing = { all: 0, active: 1 } as const
 export const Description = { secure: 1, inactive: 2 } as const
 export const MetadataIs = { element: 2 } as const
 export const Affects = { live: 1 } as const

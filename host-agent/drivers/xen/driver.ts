@@ -14,6 +14,7 @@ import { lookFor, missingOf, xenMoves } from './moves.ts'
 import type { Notes } from './notes.ts'
 import { unlessMissing } from './notes.ts'
 import type { XenFacts } from './probe.ts'
+import { refuseRoom } from './room.ts'
 import { watchStore } from './store.ts'
 import { XlFailed } from './xl.ts'
 import type { Xl } from './xl.ts'
@@ -50,17 +51,6 @@ export function xenDriver(settings: XenSettings): Driver {
 
   const configOf = async (domid: number): Promise<Config | undefined> =>
     (await xl.configs()).get(domid)
-
-  /** @returns why this host has no room, with what was promised to copies that have not come yet. */
-  async function checkRoom(vm: string, neededBytes: number): Promise<HostRefusal | undefined> {
-    const [info, all, domains] = await Promise.all([xl.info(), notes.all(), xl.domains()])
-    const free = Number(info.get('free_memory') ?? 0) * MEBIBYTE
-    const promised = all
-      .filter((note) => note.vm !== vm && !domains.some(({ name }) => name === incoming(note.vm)))
-      .reduce((sum, { needs }) => sum + needs.memoryBytes, 0)
-    const freeBytes = Math.max(0, free - promised)
-    return neededBytes > freeBytes ? { type: 'NotEnoughMemory', neededBytes, freeBytes } : undefined
-  }
 
   const begun = (config: Config): Begun => {
     const needs = needsOf(config)
@@ -142,7 +132,8 @@ export function xenDriver(settings: XenSettings): Driver {
       if (here !== undefined && !isSame) await xenMoves(xl, notes).clear(vm)
       const missing = await missingOf(disks)
       if (missing !== undefined) return { type: 'DiskMissing', path: missing }
-      const refusal = await checkRoom(vm, Math.max(needs.memoryBytes, memoryMiB * MEBIBYTE))
+      const neededBytes = Math.max(needs.memoryBytes, memoryMiB * MEBIBYTE)
+      const refusal = await refuseRoom(vm, neededBytes, xl, notes, incoming)
       if (refusal !== undefined) return refusal
       await notes.write({ vm, receives, needs, isLoaded: false })
       return undefined

@@ -6,6 +6,13 @@ import { makePace } from '../../transfer/pace.ts'
 import { imageScan } from './image-scan.ts'
 import type { Pause } from './pause.ts'
 
+export type ImageKind = {
+  /** Who writes it; absent: xl. */
+  readonly from?: 'xl' | 'libxl'
+  /** The guest is suspended before the first of its memory goes out. */
+  readonly isStill?: boolean
+}
+
 /** The image as it goes by: read to its end and no further, held back to the policy's limit, and told of. */
 export function flowOf(
   pieces: () => Promise<Buffer | undefined>,
@@ -13,8 +20,9 @@ export function flowOf(
   order: PerformOrder,
   clock: Clock,
   gate: Pause,
+  { from = 'xl', isStill = false }: ImageKind,
 ) {
-  const scan = imageScan()
+  const scan = imageScan(from)
   const policy = order.dial.policy()
   const pace = makePace(clock, policy.bandwidthBytesPerSecond)
   order.dial.onTurn(policy, async (next) => pace.limit(next.bandwidthBytesPerSecond))
@@ -42,7 +50,7 @@ export function flowOf(
       const limitMs = sentBytes === 0 ? FIRST_MS : NEXT_MS
       const piece = await within(clock, limitMs, 'more of the image', pieces())
       hasEndedEarly = piece === undefined
-      if (piece === undefined) throw new Error('xl ended before its image did')
+      if (piece === undefined) throw new Error('it ended before its image did')
       const taken = piece.subarray(0, scan.take(piece))
       sentBytes += taken.length
       if (scan.isPaused()) gate.isPaused()
@@ -53,7 +61,9 @@ export function flowOf(
         toldAt = clock.elapsed()
         order.progress(progress())
       }
-      const pauseMs = gate.times().pausedAt === 0 ? pace.take(taken.length) : 0
+      // Whoever waits for the last memory waits no longer than he must; where it is all that there is, the limit stands.
+      const isPaced = isStill || gate.times().pausedAt === 0
+      const pauseMs = isPaced ? pace.take(taken.length) : 0
       if (pauseMs > 0) await clock.sleep(pauseMs, order.signal)
       yield taken
     }

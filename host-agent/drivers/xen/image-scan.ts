@@ -23,9 +23,10 @@ export class ImageInvalid extends Error {
   override readonly name = 'ImageInvalid'
 }
 
-export function imageScan(): ImageScan {
+/** @param from who writes it: libxl by itself leaves out what xl puts in front. */
+export function imageScan(from: 'xl' | 'libxl' = 'xl'): ImageScan {
   const seen: Seen = { rounds: 0, page: -1n, isPaused: false }
-  const story = follow(seen)
+  const story = from === 'xl' ? follow(seen) : followLibxl(seen)
   let wish = story.next(Buffer.alloc(0))
   let read: Buffer = Buffer.alloc(0)
   let skipped = 0
@@ -86,6 +87,10 @@ function* follow(seen: Seen): Story {
   const head = yield bytes(HEAD_BYTES)
   expect(head, MAGIC, 'xl’s header')
   yield* skip(head.readUInt32LE(CONFIG_BYTES_AT))
+  yield* followLibxl(seen)
+}
+
+function* followLibxl(seen: Seen): Story {
   expect(yield bytes(LIBXL_BYTES), LIBXL, 'libxl’s header')
   for (;;) {
     const { type, length } = recordIn(yield bytes(RECORD_BYTES))

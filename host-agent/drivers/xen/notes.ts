@@ -21,11 +21,11 @@ const Note = Type.Object({
 })
 export type Note = Static<typeof Note>
 
-export type Notes = {
-  readonly all: () => Promise<Note[]>
-  readonly of: (vm: string) => Promise<Note | undefined>
+export type Notes<Its = Note> = {
+  readonly all: () => Promise<Its[]>
+  readonly of: (vm: string) => Promise<Its | undefined>
   /** Whole or not at all. */
-  readonly write: (note: Note) => Promise<void>
+  readonly write: (note: Its) => Promise<void>
   readonly forget: (vm: string) => Promise<void>
   /** The guest's own, made when it is first asked for. */
   readonly folder: (vm: string) => Promise<string>
@@ -33,7 +33,19 @@ export type Notes = {
 
 const FILE = 'copy.json'
 
-export function openNotes(guests: string): Notes {
+export const openNotes = (guests: string): Notes =>
+  notesIn(guests, (value, file) => parse(Note, value, file))
+
+/** @param read checks what stands in a file. */
+export function notesIn<Its extends { readonly vm: string }>(
+  guests: string,
+  read: (value: unknown, file: string) => Its,
+): Notes<Its> {
+  const noteIn = async (of: string) => {
+    const file = join(of, FILE)
+    const text = await unlessMissing(() => readFile(file, 'utf8'))
+    return text === undefined ? undefined : read(JSON.parse(text), file)
+  }
   const folder = async (vm: string) => {
     const path = folderOf(guests, vm)
     await mkdir(path, { recursive: true, mode: 0o700 })
@@ -54,12 +66,6 @@ export function openNotes(guests: string): Notes {
     },
     forget: (vm) => rm(folderOf(guests, vm), { recursive: true, force: true }),
   }
-}
-
-async function noteIn(folder: string): Promise<Note | undefined> {
-  const file = join(folder, FILE)
-  const text = await unlessMissing(() => readFile(file, 'utf8'))
-  return text === undefined ? undefined : parse(Note, JSON.parse(text), file)
 }
 
 export async function unlessMissing<T>(work: () => Promise<T>): Promise<T | undefined> {

@@ -9,6 +9,7 @@ import { Overdue, within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
 import { flowOf } from './flow.ts'
+import type { ImageKind } from './flow.ts'
 import { banner, go, migratedAway, ready } from './handshake.ts'
 import { ImageInvalid } from './image-scan.ts'
 import type { Domain } from './listing.ts'
@@ -81,6 +82,7 @@ export async function performStill(
   try {
     return await leaving(domain, order, xl, {
       memoryBytes,
+      isStill: true,
       began,
       image,
       hangUp: () => image.destroy(),
@@ -105,12 +107,12 @@ export async function performStill(
 export type Leaver = { readonly domain: Domain; readonly memoryBytes: number }
 
 /** How long xl may take to what follows its last byte. */
-const GO_MS = 60_000
+export const GO_MS = 60_000
 
-/** What the two ways of leaving have in common. */
-type Leaving = {
+/** What all ways of leaving have in common. */
+type Leaving = ImageKind & {
   readonly memoryBytes: number
-  readonly began: Began
+  readonly began: Pick<Began, 'ended' | 'complaint' | 'kill'>
   readonly image: Readable
   /** xl hears no more from us: before it is through, the guest runs on. */
   readonly hangUp: () => void
@@ -119,16 +121,16 @@ type Leaving = {
   readonly through: (pieces: () => Promise<Buffer | undefined>) => Promise<void>
 }
 
-async function leaving(
+export async function leaving(
   domain: Domain,
   order: PerformOrder,
   xl: Xl,
-  { memoryBytes, began, image, hangUp, begun, through }: Leaving,
+  { memoryBytes, began, image, hangUp, begun, through, ...kind }: Leaving,
 ): Promise<SentByHypervisor> {
   const { clock } = xl
   const pieces = piecesOf(image)
   const gate = openPause(domain, order, xl)
-  const flow = flowOf(pieces, memoryBytes, order, clock, gate)
+  const flow = flowOf(pieces, memoryBytes, order, clock, gate, kind)
   const stop = () => {
     flow.stop(failed('it was told to stop'))
     hangUp()
@@ -182,5 +184,5 @@ const isXl = (error: unknown): error is Error =>
 
 const isSocket = (stream: unknown): stream is Socket => stream instanceof Socket
 
-const failed = (message: string, cause?: unknown) =>
+export const failed = (message: string, cause?: unknown) =>
   new CopyFailed({ type: 'HypervisorFailed', message }, { cause })
