@@ -120,7 +120,7 @@ export function cookieOfDisks(
 ): string {
   const root = rootOf('<qemu-migration><nbd port="0"/></qemu-migration>')
   const document = documentOf(root)
-  const texts = { name, uuid: written(uuid), hostname: host.name, hostuuid: written(host.uuid) }
+  const texts = { name, uuid: dashed(uuid), hostname: host.name, hostuuid: dashed(host.uuid) }
   for (const [element, value] of Object.entries(texts))
     root
       .appendChild(document.createElementNS(null, element))
@@ -128,7 +128,7 @@ export function cookieOfDisks(
   return new XMLSerializer().serializeToString(root)
 }
 
-const written = (uuid: Buffer): string =>
+export const dashed = (uuid: Buffer): string =>
   uuid.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')
 
 /** All texts, or values of an attribute, of the elements at the end of a path. */

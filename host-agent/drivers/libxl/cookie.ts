@@ -1,5 +1,5 @@
 import { hostname } from 'node:os'
-import { valuesAt } from '../libvirt/domain-xml.ts'
+import { dashed, valuesAt } from '../libvirt/domain-xml.ts'
 import type { Domain } from '../libvirt/procedures.ts'
 
 /**
@@ -30,6 +30,3 @@ export const streamVersionOf = (xenVersion: bigint): number =>
 
 const escaped = (text: string) =>
   text.replaceAll('&', '&amp;').replaceAll('<', '&lt;').replaceAll('>', '&gt;')
-
-const dashed = (uuid: Buffer) =>
-  uuid.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5')

@@ -1,4 +1,4 @@
-import { mkdir, readFile, readdir, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
@@ -6,6 +6,7 @@ import { GuestNeeds, MadeFor } from '@ferry/schemas/guest'
 import { parse } from '@ferry/schemas/parse'
 import { Name } from '@ferry/schemas/words'
 import { folderOf } from '../../folders.ts'
+import { unlessMissing, writeWhole } from '../whole-file.ts'
 
 /**
  * What Xen cannot be asked about a copy that was made to receive a guest: for which attempt, and whether all of it is
@@ -61,18 +62,8 @@ export function notesIn<Its extends { readonly vm: string }>(
     of: (vm) => noteIn(folderOf(guests, vm)),
     write: async (note) => {
       const file = join(await folder(note.vm), FILE)
-      await writeFile(`${file}.fresh`, JSON.stringify(note), { mode: 0o600, flush: true })
-      await rename(`${file}.fresh`, file)
+      await writeWhole(file, JSON.stringify(note))
     },
     forget: (vm) => rm(folderOf(guests, vm), { recursive: true, force: true }),
-  }
-}
-
-export async function unlessMissing<T>(work: () => Promise<T>): Promise<T | undefined> {
-  try {
-    return await work()
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
-    throw error
   }
 }
