@@ -74,7 +74,12 @@ export async function receive(
       beforeFailing: () => hearWhy(stopped, clock),
     })
     const tell = (name: string, sizeBytes: number) =>
-      tellNbd(diskSocket(images, vm), name, sizeBytes)
+      within(
+        clock,
+        OPEN_MS,
+        'QEMU opening a disk',
+        tellNbd(diskSocket(images, vm), name, sizeBytes),
+      )
     const all = (front = bringsDisks ? apart(taking, tell) : taking)
     const fill = async () => {
       await order.fill(all)
@@ -127,6 +132,9 @@ export async function receive(
  */
 const cookieWithDisks = ({ name, uuid }: Domain): string =>
   cookieOfDisks(name, uuid, { name: 'source', uuid: randomBytes(16) })
+
+/** No more than to say hello. */
+const OPEN_MS = 30_000
 
 /** A slow disk may have much to write yet. */
 const FLUSH_MS = 60_000
