@@ -3,16 +3,18 @@ import type { ChildProcess } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { mkdtemp, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { bundleAll } from '../bundle.mjs'
+import { loadNow } from './bench/machine.ts'
+import { keep } from './hosts/results.ts'
 import type { Tally } from './run-file.ts'
 
 /**
  * Runs every test file in a process of its own, with a time limit. uvu by itself exits 0 when a `before` hook throws
  * or `.run()` is forgotten; here a file that ran no test has failed, and so has one that leaves something running.
  *
- * `npm test -- WORD ...` runs only the files whose path has one of the words in it. What needs hosts of its own, made of
- * namespaces, is run by `pnpm test:hosts` only.
+ * `npm test -- WORD ...` runs only the files whose path has one of the words in it. What needs hosts of its own is run by
+ * `pnpm test:hosts` only, which shows what it says while it runs, and keeps what has passed.
  */
 
 const here = import.meta.dirname
@@ -25,7 +27,7 @@ const kinds = {
   quick: { ms: 90_000, atOnce: 3 },
   waiting: { ms: 420_000, atOnce: 2 },
   alone: { ms: 420_000, atOnce: 1 },
-  hosts: { ms: 1_500_000, atOnce: 1 },
+  hosts: { ms: 3_600_000, atOnce: 1 },
 }
 
 /** The longest ones begin, so that no processor is idle at the end. */
@@ -117,7 +119,9 @@ async function runAll(
 }
 
 async function runFile(file: string, limitMs: number): Promise<Tally> {
+  const isLong = isOfHosts(file)
   const from = performance.now()
+  const load = loadNow()
   const child = fork(bundled('run-file.ts'), [bundled(file)], {
     execArgv: ['--enable-source-maps'],
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
@@ -125,7 +129,10 @@ async function runFile(file: string, limitMs: number): Promise<Tally> {
   running.add(child)
   let output = ''
   for (const stream of [child.stdout, child.stderr])
-    stream?.setEncoding('utf8').on('data', (text: string) => (output += text))
+    stream?.setEncoding('utf8').on('data', (text: string) => {
+      if (isLong) process.stdout.write(text)
+      else output += text
+    })
 
   let tally: Tally | undefined
   let trouble: string | undefined
@@ -147,13 +154,17 @@ async function runFile(file: string, limitMs: number): Promise<Tally> {
   else if (tally.passed + tally.failed + tally.notHere.length === 0)
     trouble ??= 'ran no test; is `.run()` forgotten?'
   const { passed, failed, notHere } = tally ?? { passed: 0, failed: 0, notHere: [] }
-  const seconds = ((performance.now() - from) / 1000).toFixed(1)
+  const seconds = (performance.now() - from) / 1000
   const bad = failed > 0 || trouble !== undefined
-  console.log(`${bad ? 'FAILED' : 'ok    '} ${file} · ${passed} passed · ${seconds} s`)
+  console.log(`${bad ? 'FAILED' : 'ok    '} ${file} · ${passed} passed · ${seconds.toFixed(1)} s`)
   if (trouble !== undefined) console.log(`       it ${trouble}`)
-  if (bad) console.log(output.trimEnd().replaceAll(/^/gm, '       '))
+  if (bad && output !== '') console.log(output.trimEnd().replaceAll(/^/gm, '       '))
+  if (isLong && !bad && notHere.length === 0)
+    await keep({ suite: nameOf(file), tests: passed, seconds, load })
   return { passed, failed: failed + (trouble === undefined ? 0 : 1), notHere }
 }
+
+const nameOf = (file: string) => basename(file, '.test.ts')
 
 function bundled(file: string): string {
   return join(folder, 'test', file.replace(/\.ts$/, '.mjs'))

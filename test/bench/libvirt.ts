@@ -1,5 +1,5 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { loadavg, tmpdir } from 'node:os'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { parseArgs } from 'node:util'
 import { systemClock } from '@ferry/events/clock'
@@ -18,7 +18,7 @@ import { moveOnce } from './libvirt-move.ts'
 import type { Place } from './libvirt-move.ts'
 import { compared } from './libvirt-report.ts'
 import type { Moved } from './libvirt-report.ts'
-import { machine } from './machine.ts'
+import { loadNow, machine } from './machine.ts'
 import { writeSection } from './page.ts'
 
 /**
@@ -49,7 +49,6 @@ const guests: { readonly [name: string]: GuestProgram } = {
 const names = values.only?.split(',') ?? ['quiet', 'full']
 const ways = ['virsh', 'Ferry'] as const
 
-const loadNow = () => loadavg()[0] ?? Number.NaN
 const loadBefore = loadNow()
 const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
 const hosts = await openLibvirtHosts(folder, racks)

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { cpus, release, totalmem } from 'node:os'
+import { cpus, loadavg, release, totalmem } from 'node:os'
 import { promisify } from 'node:util'
 
 /** What the figures were measured on, and when. */
@@ -18,3 +18,6 @@ export async function machine(): Promise<string> {
     'TCG guests, both hosts on this machine',
   ].join(' · ')
 }
+
+/** How busy it is: the load of one minute. */
+export const loadNow = (): number => loadavg()[0] ?? Number.NaN
