@@ -21,6 +21,8 @@ const test = suite('libvirt and its guests of Xen')
 const names = ['source', 'target'] as const
 const PATIENCE_MS = 240_000
 const vm = 'web1'
+/** libxl's header, and the record with which its helper takes over. */
+const BEGINNING = Buffer.from('4c6962786c466d7400000002000000000100000000000000', 'hex')
 let root = ''
 let hosts: XenHosts
 let source: Driver
@@ -136,6 +138,28 @@ test('a copy that nothing came to can be prepared anew, and leaves nobody listen
   assert.equal(await states(), ['running', undefined])
   const { text } = await hosts.shell('target', 'ss -Hltn | grep 127.0.0.1:49')
   assert.is(text.trim(), '')
+})
+
+test('a copy that is broken off in the moment in which it begins is let go of at once, and libvirtd lives on', async () => {
+  const daemon = () => hosts.run('target', 'cat', '/run/libvirtd.pid')
+  const before = await daemon()
+  await target.prepare(await landing())
+  const breaking = new AbortController()
+  const receiving = target.receive(vm, {
+    signal: breaking.signal,
+    fill: async (hypervisor) => {
+      hypervisor.write(BEGINNING)
+      breaking.abort()
+      throw new Error('broken off')
+    },
+  })
+  assert.match(await receiving.then(String, String), 'broken off')
+  await target.clear(vm)
+  assert.equal(await states(), ['running', undefined])
+  const { text } = await hosts.shell('target', 'ss -Htn | grep 127.0.0.1:49')
+  assert.is(text.trim(), '')
+  assert.is(await daemon(), before)
+  await hosts.run('target', 'sh', '-c', 'kill -0 $(cat /run/libvirtd.pid)')
 })
 
 test('both libvirtd may begin anew behind the copy: the guest runs on at home, and they know it', async () => {

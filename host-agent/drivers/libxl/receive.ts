@@ -25,15 +25,16 @@ export async function receive(
   const { signal } = order
   signal.throwIfAborted()
   const libvirt = await daemon.fresh()
-  let hypervisor: Socket | undefined
-  const stop = () => hypervisor?.destroy()
+  let visited: Promise<Socket> | undefined
+  // Whoever is on the way to libvirtd brings it the beginning first: it dies of one that comes and goes without a word.
+  const hangUp = async () => (await visited?.catch(() => undefined))?.destroy()
+  const stop = () => void hangUp()
   signal.addEventListener('abort', stop, { once: true })
   void libvirt.closed.then(stop)
-  const front = begunLate(async () => {
+  const front = begunLate(() => {
     // libvirtd takes whoever comes, one beside the other: if another process has been it, nobody knows what it brought.
-    await notes.write({ ...note, isVisited: true })
-    hypervisor = await visit(note.port)
-    return hypervisor
+    visited = notes.write({ ...note, isVisited: true }).then(() => visit(note.port))
+    return visited
   })
   try {
     await order.fill(front)
@@ -46,7 +47,7 @@ export async function receive(
     throw error
   } finally {
     signal.removeEventListener('abort', stop)
-    hypervisor?.destroy()
+    await hangUp()
     libvirt.close()
   }
 }
