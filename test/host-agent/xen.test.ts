@@ -10,6 +10,7 @@ import {
   nameIn,
   needsOf,
 } from '@ferry/host-agent/drivers/xen/listing'
+import { missingOf } from '@ferry/host-agent/drivers/xen/moves'
 import type { DomainState } from '@ferry/host-agent/drivers/xen/listing'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -201,6 +202,12 @@ test('every copy on a host is told of once', () => {
       ['web3', 'receiving'],
     ],
   )
+})
+
+test('a disk that no path leads to is no missing one: the script that attaches it finds it', async () => {
+  const gone = join(import.meta.dirname, 'no-such-disk')
+  assert.is(await missingOf(['iqn.2026-11.example:web1', 'r0', import.meta.dirname]), undefined)
+  assert.is(await missingOf(['r0', import.meta.dirname, gone]), gone)
 })
 
 test.run()

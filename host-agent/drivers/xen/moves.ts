@@ -1,4 +1,5 @@
 import { access } from 'node:fs/promises'
+import { isAbsolute } from 'node:path'
 import { CopyFailed, NeverStarted } from '../../driver.ts'
 import type { Moves } from '../../driver.ts'
 import { copiesOf, copyOf, madeFor } from './copy.ts'
@@ -141,9 +142,9 @@ function checkDowntime(
     })
 }
 
-/** @returns the first of these files that this host does not see. */
-export async function missingOf(paths: readonly string[]): Promise<string | undefined> {
-  for (const path of paths)
+/** @returns the first of these files that this host does not see; what is no path (`iqn...`, DRBD's `r0`) is a script's to find. */
+export async function missingOf(targets: readonly string[]): Promise<string | undefined> {
+  for (const path of targets.filter(isAbsolute))
     try {
       await access(path)
     } catch {
