@@ -57,6 +57,7 @@ async function checkLibvirt(socket: string): Promise<Check[]> {
       accelerators.includes('kvm')
         ? good('KVM', 'libvirt offers it')
         : doubtful('KVM', 'libvirt does not offer it', 'Guests run with TCG here.'),
+      await checkQemuImg('No guest can bring its disks here without it (migrate --copy-disks)'),
     ]
   } catch (error) {
     if (!(error instanceof LibvirtMissing)) throw error
@@ -144,7 +145,7 @@ async function checkQemu(binary: string): Promise<Check[]> {
             hasDevice ? 'is there, and too slow to be of use' : 'is not usable',
             'Guests run with TCG here. For KVM: virtualization in the firmware, the kvm module, and the right to open it.',
           ),
-      await checkTool('qemu-img', 'qemu-utils'),
+      await checkQemuImg('Guests with disks cannot be moved without it'),
     ]
   } catch (error) {
     if (!(error instanceof QemuMissing)) throw error
@@ -152,16 +153,13 @@ async function checkQemu(binary: string): Promise<Check[]> {
   }
 }
 
-async function checkTool(tool: string, debianPackage: string): Promise<Check> {
+async function checkQemuImg(whatFor: string): Promise<Check> {
+  const tool = 'qemu-img'
   try {
     const { stdout } = await promisify(execFile)(tool, ['--version'])
     return good(tool, stdout.split('\n')[0] ?? '')
   } catch {
-    return doubtful(
-      tool,
-      'is missing',
-      `Guests with disks cannot be moved without it: apt-get install ${debianPackage}`,
-    )
+    return doubtful(tool, 'is missing', `${whatFor}: apt-get install qemu-utils`)
   }
 }
 

@@ -159,6 +159,16 @@ test('stay where they are unless that is asked for, and where something is in th
   })
 })
 
+test('are asked about by the doctor of a host: what makes their images must be there', async () => {
+  await withGuest(linuxGuest(), async ({ lab }) => {
+    const config = join(lab.folder, 'rack1.json')
+    const { stdout } = await lab.ferry('doctor', '--json', '--config', config)
+    const checks = JSON.parse(stdout) as readonly { readonly what: string; readonly is: string }[]
+    for (const what of ['libvirt', 'qemu-img'])
+      assert.is(checks.find((check) => check.what === what)?.is, 'good', stdout)
+  })
+})
+
 test('a copy that is cancelled leaves no image behind', async () => {
   const { guest, disksAreWhole } = diskGuest()
   await withGuest(guest, async (stage) => {
@@ -175,44 +185,49 @@ test('a copy that is cancelled leaves no image behind', async () => {
   })
 })
 
-for (const killed of racks)
-  test(`arrive though the agent of the ${sideOf(killed)} is killed while they are copied`, async () => {
-    const { guest, disksAreWhole } = diskGuest()
-    await withGuest(guest, async (stage) => {
-      const { lab, hosts, onlyOn, move, ended } = stage
-      await onlyOn('rack1')
-      const flowing = whileDisksFlow(stage)
-      await move('m1', 'rack2', slowly)
-      await flowing
-      await lab.agent(killed).end('SIGKILL')
-      lab.agent(killed).start()
-      await hurry(stage, 'm1')
-      const { phase, attempt } = await ended('m1')
-      assert.is(phase, 'completed')
-      assert.is(attempt, 1)
-      await onlyOn('rack2')
-      await disksAreWhole(hosts, 'rack2')
-    })
-  })
-
-for (const killed of racks)
-  test(`are copied anew when what moves them at the ${sideOf(killed)} is killed`, async () => {
-    const { guest, disksAreWhole } = diskGuest()
-    await withGuest(guest, async (stage) => {
-      const { lab, hosts, onlyOn, move, ended } = stage
-      await onlyOn('rack1')
-      const flowing = whileDisksFlow(stage)
-      await move('m1', 'rack2', slowly)
-      await flowing
-      const file = join(lab.folder, killed, 'movers', 'web1', 'mover.pid')
+/** Who is killed, and in which attempt the guest then arrives. */
+const blows = {
+  'the agent': {
+    attempt: 1,
+    strike: async ({ lab }: Stage, rack: Rack) => {
+      await lab.agent(rack).end('SIGKILL')
+      lab.agent(rack).start()
+    },
+  },
+  'what moves them': {
+    attempt: 2,
+    strike: async ({ lab }: Stage, rack: Rack) => {
+      const file = join(lab.folder, rack, 'movers', 'web1', 'mover.pid')
       process.kill(Number(await readFile(file, 'utf8')), 'SIGKILL')
-      await hurry(stage, 'm1')
-      const { phase, attempt } = await ended('m1')
-      assert.is(phase, 'completed')
-      assert.is(attempt, 2)
-      await onlyOn('rack2')
-      await disksAreWhole(hosts, 'rack2')
+    },
+  },
+  libvirtd: {
+    attempt: 2,
+    strike: async ({ hosts }: Stage, rack: Rack) => {
+      await hosts.end(rack, 'SIGKILL')
+      await hosts.start(rack)
+    },
+  },
+} as const
+
+for (const [who, { attempt, strike }] of Object.entries(blows))
+  for (const killed of racks)
+    test(`arrive though ${who} at the ${sideOf(killed)} is killed while they are copied`, async () => {
+      const { guest, disksAreWhole } = diskGuest()
+      await withGuest(guest, async (stage) => {
+        const { hosts, onlyOn, move, ended } = stage
+        await onlyOn('rack1')
+        const flowing = whileDisksFlow(stage)
+        await move('m1', 'rack2', slowly)
+        await flowing
+        await strike(stage, killed)
+        await hurry(stage, 'm1')
+        const found = await ended('m1')
+        assert.is(found.phase, 'completed')
+        assert.is(found.attempt, attempt)
+        await onlyOn('rack2')
+        await disksAreWhole(hosts, 'rack2')
+      })
     })
-  })
 
 test.run()
