@@ -54,6 +54,7 @@ done
 busybox hostname "$name"
 echo "127.0.0.1 localhost $name" > /etc/hosts
 modprobe -a virtio_net xenfs xen-evtchn xen-gntdev xen-gntalloc xen-privcmd 9pnet_virtio 9p
+modprobe -a bridge xen-blkback xen-netback
 mount -t xenfs xenfs /proc/xen
 ip link set lo up
 ip link set eth0 up
@@ -62,6 +63,9 @@ ip route add default via 10.0.2.2
 ip link set eth1 mtu 9000
 ip link set eth1 up
 ip addr add "192.168.77.$number/24" dev eth1
+ip link add br0 type bridge
+ip link set br0 up
+ip addr add 10.7.7.1/24 dev br0
 mkdir -p "$share"
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=262144 share "$share"
 xen=$(echo /usr/lib/xen-4*/bin)
@@ -90,7 +94,8 @@ log_outputs = "3:file:/var/log/libvirtd.log"
 
 /**
  * The guest's first program counts, twice a second at most, and says with each count how long it has been up and
- * whether some of its memory is still what it was. Other memory it changes without rest.
+ * whether some of its memory is still what it was. Other memory it changes without rest. Where it has a disk, each count
+ * is written to it, and is there at the next one.
  */
 export const guestProgram = `#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
@@ -98,16 +103,24 @@ export const guestProgram = `#!/bin/busybox sh
 /bin/busybox --install -s /bin
 export PATH=/bin
 exec < /dev/hvc0 > /dev/hvc0 2>&1
+for module in /modules/*.ko; do insmod $module; done
 mkdir /memory
 mount -t tmpfs memory /memory
 dd if=/dev/urandom of=/memory/kept bs=4096 count=16 2> /dev/null
 kept=$(md5sum < /memory/kept)
+ip link set eth0 up 2> /dev/null && ip addr add 10.7.7.2/24 dev eth0
 count=0
+disk=none
 while :; do
   dd if=/dev/urandom of=/memory/changed bs=4096 count=4 2> /dev/null
   [ "$(md5sum < /memory/kept)" = "$kept" ] && memory=right || memory=wrong
   read -r up idle < /proc/uptime
-  echo "count $count up $up memory $memory"
+  if [ -b /dev/xvda ]; then
+    echo 1 > /proc/sys/vm/drop_caches
+    [ $disk = none ] || { read -r on < /dev/xvda; [ "$on" = $((count - 1)) ] && disk=right || disk=wrong; }
+    echo $count | dd of=/dev/xvda bs=512 conv=sync,fsync 2> /dev/null && [ $disk = none ] && disk=right
+  fi
+  echo "count $count up $up memory $memory disk $disk"
   count=$((count + 1))
   usleep 400000
 done

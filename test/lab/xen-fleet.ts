@@ -10,7 +10,7 @@ import { until } from '../until.ts'
 import { putPrograms } from './programs.ts'
 import { countsOf, describeLibxlGuest, describeXenGuest, lastCount } from './xen-guest.ts'
 import type { XenKind } from './xen-guest.ts'
-import { LOOK_EVERY_MS, OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
+import { GUEST_ADDRESS, LOOK_EVERY_MS, OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
 import type { XenHosts, XenTool } from './xen-hosts.ts'
 
 export const racks = ['rack1', 'rack2'] as const
@@ -21,6 +21,7 @@ export const other = (rack: Rack): Rack => (rack === 'rack1' ? 'rack2' : 'rack1'
 export type XenFleet = {
   readonly lab: Lab
   readonly hosts: XenHosts
+  /** One guest at a time: there is one disk for them. */
   readonly start: (vm: string, kind: XenKind) => Promise<void>
   readonly agent: (rack: Rack) => {
     readonly start: () => Promise<void>
@@ -30,7 +31,7 @@ export type XenFleet = {
   readonly killMover: (rack: Rack, vm: string) => Promise<void>
   readonly move: (request: string, vm: string, target: Rack, policy?: object) => Promise<void>
   readonly ended: (request: string) => Promise<MigrationView>
-  /** One domain in the world, on that host, running under its own name, whole, and counting on from where it was. */
+  /** One domain in the world, on that host, running under its own name, whole, counting on from where it was, and reached. */
   readonly onlyOn: (rack: Rack, vm: string) => Promise<void>
   /** Every number that it has counted to was counted once, on one of the hosts; a move may cut a line in two. */
   readonly countedOnce: (vm: string, moves: number) => Promise<void>
@@ -117,8 +118,8 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
     start: async (vm, kind) => {
       const description =
         tool === 'xl'
-          ? { as: 'cfg', text: describeXenGuest(vm, kind) }
-          : { as: 'xml', text: describeLibxlGuest(vm, kind) }
+          ? { as: 'cfg', text: describeXenGuest(vm, kind, 'with devices') }
+          : { as: 'xml', text: describeLibxlGuest(vm, kind, 'with devices') }
       await writeFile(join(definitions, `${vm}.${description.as}`), description.text)
       await lab.start(vm, 'rack1', PATIENCE_MS)
       const hasCounted = async () => ((await lastCount(hosts, 'rack1', vm))?.count ?? 0) > 2
@@ -159,6 +160,9 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
       await until(`${vm} to go on`, goesOn, PATIENCE_MS, LOOK_EVERY_MS)
       const seen = await lastCount(hosts, rack, vm)
       assert.is(seen?.fault, undefined)
+      const isReached = async () =>
+        (await hosts.shell(rack, `busybox ping -c 1 -w 10 ${GUEST_ADDRESS}`)).code === 0
+      await until(`${vm} to answer on ${rack}`, isReached, PATIENCE_MS, LOOK_EVERY_MS)
       counts.set(vm, seen?.count ?? before)
     },
     countedOnce: async (vm, moves) => {

@@ -1,9 +1,17 @@
+import { BRIDGE, SHARED_DISK } from './xen-hosts.ts'
 import type { XenHosts } from './xen-hosts.ts'
 
 export type XenKind = 'pv' | 'pvh'
 
+/** Of those that have them: a disk that both hosts see, and a card on each host's own bridge. */
+type Devices = 'bare' | 'with devices'
+
 /** A small guest as `xl create` wants it described; its kernel and program lie in each dom0. */
-export const describeXenGuest = (vm: string, kind: XenKind): string => `name = "${vm}"
+export const describeXenGuest = (
+  vm: string,
+  kind: XenKind,
+  devices: Devices = 'bare',
+): string => `name = "${vm}"
 type = "${kind}"
 memory = ${kind === 'pv' ? 96 : 112}
 vcpus = 1
@@ -11,10 +19,14 @@ kernel = "/guest/vmlinux"
 ramdisk = "/guest/initrd"
 extra = "console=hvc0 quiet mitigations=off"
 on_crash = "preserve"
-`
+${devices === 'bare' ? '' : `disk = ["phy:${SHARED_DISK},xvda,w"]\nvif = ["bridge=${BRIDGE}"]\n`}`
 
 /** The same as libvirt wants it described. */
-export const describeLibxlGuest = (vm: string, kind: XenKind): string => `<domain type='xen'>
+export const describeLibxlGuest = (
+  vm: string,
+  kind: XenKind,
+  devices: Devices = 'bare',
+): string => `<domain type='xen'>
   <name>${vm}</name>
   <memory unit='MiB'>${kind === 'pv' ? 96 : 112}</memory>
   <vcpu>1</vcpu>
@@ -27,8 +39,14 @@ export const describeLibxlGuest = (vm: string, kind: XenKind): string => `<domai
   <on_crash>preserve</on_crash>
   <devices>
     <console type='pty'><target type='xen' port='0'/></console>
-  </devices>
+${devices === 'bare' ? '' : xmlOfDevices}  </devices>
 </domain>
+`
+
+const xmlOfDevices = `    <disk type='block' device='disk'>
+      <driver name='phy'/><source dev='${SHARED_DISK}'/><target dev='xvda' bus='xen'/>
+    </disk>
+    <interface type='bridge'><source bridge='${BRIDGE}'/></interface>
 `
 
 /** What a guest has said on its console, as a host's xenconsoled has kept it. */
@@ -54,8 +72,15 @@ const said = async ({ shell }: XenHosts, host: string, logs: string): Promise<st
   (await shell(host, `cd /var/log/xen/console; cat ${logs} 2> /dev/null | sort -u`)).text
 
 const countsIn = (text: string): Count[] =>
-  [...text.matchAll(/count (\d+) up ([\d.]+) memory (\w+)/g)].map(([, count, up, memory]) => ({
-    count: Number(count),
-    upS: Number(up),
-    ...(memory === 'right' ? {} : { fault: `its memory is ${memory}` }),
-  }))
+  [...text.matchAll(/count (\d+) up ([\d.]+) memory (\w+) disk (\w+)/g)].map(
+    ([, count, up, memory, disk]) => ({
+      count: Number(count),
+      upS: Number(up),
+      ...faultIn({ memory, disk }),
+    }),
+  )
+
+function faultIn(said: { readonly [part: string]: string | undefined }) {
+  const faults = Object.entries(said).filter(([, is]) => is === 'wrong')
+  return faults.length === 0 ? {} : { fault: `wrong: ${faults.map(([part]) => part).join(', ')}` }
+}

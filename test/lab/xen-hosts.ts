@@ -1,7 +1,7 @@
 import { execFile, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, readFile } from 'node:fs/promises'
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -41,6 +41,13 @@ export type Said = { readonly code: number; readonly text: string }
 
 /** From which this machine is reached out of a dom0. */
 export const OUTSIDE = '10.0.2.2'
+/** A block device of every dom0, and the same one. */
+export const SHARED_DISK = '/dev/vdb'
+/** On which guests' cards are, and dom0's own; it leads nowhere else. */
+export const BRIDGE = 'br0'
+/** Of a guest on it. */
+export const GUEST_ADDRESS = '10.7.7.2'
+
 /** The one port of dom0 that can be reached from this machine beside its shell. */
 export const SEAT_PORT = 7000
 
@@ -60,6 +67,7 @@ export const LOOK_EVERY_MS = 1500
 /** @param folder lies in the dom0s as well, and keeps each host's console and disk. */
 export async function openXenHosts(folder: string, names: readonly string[]): Promise<XenHosts> {
   const image = await xenImage()
+  await writeFile(sharedIn(folder), Buffer.alloc(SHARED_BYTES))
   const hosts = new Map<string, Host>()
   const hostNamed = (name: string): Host => {
     const host = hosts.get(name)
@@ -151,6 +159,9 @@ async function ended(qemu: ChildProcess): Promise<void> {
   await gone
 }
 
+const SHARED_BYTES = 4 * 1024 ** 2
+const sharedIn = (folder: string) => join(folder, 'shared.img')
+
 const MEMORY_MIB = 1024
 const DOM0_MIB = 608
 /**
@@ -190,6 +201,8 @@ async function boot(
       '-initrd',
       `${join(image, 'vmlinux')} ${DOM0} ${lab},${join(image, 'initrd')}`,
       ...split(`-drive file=${disk},if=none,id=d0,cache=unsafe -device virtio-blk-pci,drive=d0`),
+      ...split(`-drive file=${sharedIn(folder)},if=none,id=d1,format=raw,file.locking=off`),
+      ...split(`-device virtio-blk-pci,drive=d1,share-rw=on`),
       ...split(`-netdev user,id=n0,${forwards} -device virtio-net-pci,netdev=n0,romfile=`),
       ...split(`-netdev dgram,id=n1,${link}`),
       ...split(`-device virtio-net-pci,netdev=n1,mac=52:54:00:77:00:0${number},romfile=`),

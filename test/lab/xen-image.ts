@@ -63,8 +63,11 @@ const isKernel = (name: string) => /^linux-image-\d.*-amd64$/.test(name)
 const modules = [
   'virtio_pci virtio_blk virtio_net crc32c_generic ext4 9pnet_virtio 9p',
   'xen-evtchn xen-gntdev xen-gntalloc xen-privcmd xenfs',
+  'bridge xen-blkback xen-netback xen-blkfront xen-netfront',
 ].flatMap((names) => names.split(' '))
 const needed = ['virtio_pci', 'virtio_blk', 'crc32c_generic', 'ext4']
+/** Of the guest. */
+const fronts = ['xen-blkfront', 'xen-netfront']
 
 async function build(folder: string): Promise<void> {
   const [root, kernel, boot] = ['root', 'kernel', 'boot'].map((name) => join(folder, name)) as [
@@ -85,9 +88,9 @@ async function build(folder: string): Promise<void> {
     join(boot, 'xen'),
     gunzipSync(await readFile(join(root, 'boot', xen ?? 'xen-amd64.gz'))),
   )
-  const early = await keepModules(root, join(kernel, 'lib/modules', version), version)
+  const [early, ofGuest] = await keepModules(root, join(kernel, 'lib/modules', version), version)
   await writeFile(join(boot, 'initrd'), cpio(await firstFiles(root, early)))
-  await furnish(root, join(boot, 'vmlinux'))
+  await furnish(root, join(boot, 'vmlinux'), await entriesOf(root, ofGuest))
   const made = join(boot, 'dom0.ext4')
   await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-O', '^has_journal', '-d', root, made, '1G'])
 }
@@ -179,8 +182,12 @@ function kernelIn(image: Buffer): Buffer {
   return stdout
 }
 
-/** @returns those that are needed before there is a file system, in their order. */
-async function keepModules(root: string, from: string, version: string): Promise<string[]> {
+/** @returns those that are needed before there is a file system, in their order; and those of the guest. */
+async function keepModules(
+  root: string,
+  from: string,
+  version: string,
+): Promise<[early: string[], ofGuest: string[]]> {
   const there = join(root, 'lib/modules', version)
   await rm(join(root, 'lib/modules'), { recursive: true, force: true })
   await cp(from, there, { recursive: true })
@@ -196,32 +203,35 @@ async function keepModules(root: string, from: string, version: string): Promise
   }
   const kept = new Set(await filesOf(modules))
   const early = await filesOf(needed)
+  const ofGuest = await filesOf(fronts)
   for (const file of await readdir(there, { recursive: true, withFileTypes: true })) {
     const path = join(file.parentPath, file.name)
     if (file.isFile() && path.endsWith('.ko') && !kept.has(path.slice(root.length))) await rm(path)
   }
   await run('chroot', [root, '/sbin/depmod', '-a', version])
-  return early
+  return [early, ofGuest]
 }
 
-async function firstFiles(root: string, early: readonly string[]): Promise<Entry[]> {
-  const files = await Promise.all(
-    early.map(async (path) =>
+const entriesOf = (root: string, modules: readonly string[]): Promise<Entry[]> =>
+  Promise.all(
+    modules.map(async (path) =>
       program(`modules/${basename(path)}`, await readFile(join(root, path))),
     ),
   )
+
+async function firstFiles(root: string, early: readonly string[]): Promise<Entry[]> {
   const order = early.map((path) => `${basename(path)}\n`).join('')
   return [
     ...['bin', 'dev', 'proc', 'root', 'modules'].map(folder),
     program('bin/busybox', await readFile(join(root, 'bin/busybox'))),
     program('modules/order', Buffer.from(order)),
-    ...files,
+    ...(await entriesOf(root, early)),
     program('init', Buffer.from(firstProgram)),
   ]
 }
 
 /** The lab's own: its shell, Node, Ferry's helper, and a guest. */
-async function furnish(root: string, kernel: string): Promise<void> {
+async function furnish(root: string, kernel: string, modules: readonly Entry[]): Promise<void> {
   const put = async (path: string, text: string, mode: number) => {
     await mkdir(dirname(join(root, path)), { recursive: true })
     await writeFile(join(root, path), text)
@@ -236,8 +246,9 @@ async function furnish(root: string, kernel: string): Promise<void> {
   await copyFile(kernel, join(root, 'guest/vmlinux'))
   const busybox = await readFile(join(root, 'bin/busybox'))
   const guest = cpio([
-    ...['bin', 'dev', 'proc'].map(folder),
+    ...['bin', 'dev', 'proc', 'modules'].map(folder),
     program('bin/busybox', busybox),
+    ...modules,
     program('init', Buffer.from(guestProgram)),
   ])
   await writeFile(join(root, 'guest/initrd'), gzipSync(guest, { level: 1 }))

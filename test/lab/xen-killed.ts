@@ -3,6 +3,7 @@ import * as assert from 'uvu/assert'
 import type { Event } from '@ferry/schemas/event'
 import { ENDED_MS, other, patient, withXenFleet } from './xen-fleet.ts'
 import type { Rack, XenFleet } from './xen-fleet.ts'
+import type { XenTool } from './xen-hosts.ts'
 
 /** Who is killed with SIGKILL, as soon as the log says a word. */
 export type Killing = {
@@ -14,20 +15,21 @@ export type Killing = {
 }
 
 /** One guest is sent to and fro on the same two hosts, and somebody is killed on every way. */
-export function killings(name: string, all: readonly Killing[]): void {
+export function killings(name: string, all: readonly Killing[], tool: XenTool = 'xl'): void {
   const test = suite(name)
+  const story = async (fleet: XenFleet) => {
+    await fleet.start('web1', 'pvh')
+    let target: Rack = 'rack1'
+    for (const [nth, each] of all.entries()) {
+      target = other(target)
+      const began = performance.now()
+      await killed(`m${nth + 1}`, each, target, fleet)
+      const seconds = Math.round((performance.now() - began) / 1000)
+      console.log(`${each.who} of the ${each.of} killed at ${each.at}: there after ${seconds} s`)
+    }
+  }
   test(`${all.length} times somebody is killed, and one guest runs in the end`, () =>
-    withXenFleet(async (fleet) => {
-      await fleet.start('web1', 'pvh')
-      let target: Rack = 'rack1'
-      for (const [nth, each] of all.entries()) {
-        target = other(target)
-        const began = performance.now()
-        await killed(`m${nth + 1}`, each, target, fleet)
-        const seconds = Math.round((performance.now() - began) / 1000)
-        console.log(`${each.who} of the ${each.of} killed at ${each.at}: there after ${seconds} s`)
-      }
-    }))
+    withXenFleet(story, tool))
   test.run()
 }
 
