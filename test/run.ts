@@ -160,11 +160,9 @@ async function runFile(file: string, limitMs: number): Promise<Tally> {
   if (trouble !== undefined) console.log(`       it ${trouble}`)
   if (bad && output !== '') console.log(output.trimEnd().replaceAll(/^/gm, '       '))
   if (isLong && !bad && notHere.length === 0)
-    await keep({ suite: nameOf(file), tests: passed, seconds, load })
+    await keep({ suite: basename(file, '.test.ts'), tests: passed, seconds, load })
   return { passed, failed: failed + (trouble === undefined ? 0 : 1), notHere }
 }
-
-const nameOf = (file: string) => basename(file, '.test.ts')
 
 function bundled(file: string): string {
   return join(folder, 'test', file.replace(/\.ts$/, '.mjs'))
