@@ -21,6 +21,7 @@ import { dialFor } from '../dial.ts'
 import type { Moves } from '../driver.ts'
 import { connectToLog, stayReady } from '../edges.ts'
 import { hostKey } from '../keys.ts'
+import type { HostKey } from '../keys.ts'
 import { isMove, move } from '../move.ts'
 import type { Move } from '../move.ts'
 import { isLibxl, libvirtPlaces, xenPlaces } from '../settings.ts'
@@ -30,6 +31,7 @@ import { tlsWire } from '../transfer/tls-wire.ts'
 import { makeVoice } from '../voice.ts'
 import { openDoor } from './door.ts'
 import { openFarPort } from './far-port.ts'
+import { rehearse } from './rehearse.ts'
 import { ToMover, filesIn } from './words.ts'
 import type { Birth, Order, ToAgent } from './words.ts'
 
@@ -91,7 +93,15 @@ const say = sayOnStderr(`mover ${settings.host}`, logLevel)
 const edges = { clock, say, signal: stop.signal }
 try {
   const connection = await connectToLog(settings, `mover ${settings.host}`, stop.signal)
-  await carryOut(await Promise.race([ordered, ended]), connection.log)
+  const key = await hostKey(join(settings.stateDirectory, 'host.key'))
+  const wanted = new AbortController()
+  void ordered.then(() => wanted.abort())
+  const rehearsed = rehearse({ key, clock, signal: AbortSignal.any([stop.signal, wanted.signal]) })
+  await Promise.race([rehearsed, ordered]).catch((error: unknown) => {
+    if (!stop.signal.aborted)
+      say.warn({ err: error }, 'the rehearsal went wrong: it will be slower')
+  })
+  await carryOut(await Promise.race([ordered, ended]), connection.log, key)
 } catch (error) {
   if (!(error instanceof Stopped)) say.error({ err: error }, 'the mover ends without an answer')
   else say.debug({ why: error.message }, 'the mover ends without an answer')
@@ -99,9 +109,9 @@ try {
 }
 process.exit()
 
-async function carryOut(order: Order, log: Log): Promise<void> {
+async function carryOut(order: Order, log: Log, key: HostKey): Promise<void> {
   stop.signal.throwIfAborted()
-  const { host, stateDirectory } = settings
+  const { host } = settings
   const command = moveIn(order.command)
   const { vm, migration, attempt, type } = command
   const dial = command.type === 'Perform' ? dialFor(command, say) : undefined
@@ -140,7 +150,7 @@ async function carryOut(order: Order, log: Log): Promise<void> {
     log: witness.log,
     voice: makeVoice({ ...edges, host, log: witness.log, signal }),
     driver: movesOn(settings),
-    key: await hostKey(join(stateDirectory, 'host.key')),
+    key,
     wire: tlsWire,
     port,
     pace,

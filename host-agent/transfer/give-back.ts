@@ -17,6 +17,8 @@ export function giveBack(buffer: Buffer): void {
 type Transfer = (this: ArrayBufferLike, length: number) => ArrayBuffer
 
 const detach = findTransfer()
+// At the first one that is detached V8 throws away all that it has optimized for arrays: now, and not while a guest moves.
+giveBack(Buffer.from(new ArrayBuffer(1)))
 
 /** `ArrayBuffer.prototype.transfer`: every program has it since Node 22; V8 in Node 20 has it behind a flag. */
 function findTransfer(): Transfer | undefined {
