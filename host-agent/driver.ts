@@ -57,7 +57,10 @@ export type Driver = {
 export type Moves = Pick<
   Driver,
   'inspect' | 'perform' | 'receive' | 'activate' | 'release' | 'resume' | 'clear'
->
+> & {
+  /** What can be done before there is anything to move: a guest that is paused would wait for it. */
+  readonly getReady?: () => Promise<void>
+}
 
 /** What a host can run. */
 export type Hypervisor = Pick<

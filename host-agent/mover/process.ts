@@ -5,7 +5,6 @@ import { parse } from '@ferry/schemas/parse'
 import { systemClock as clock, within } from '@ferry/events/clock'
 import { watermarkFile } from '@ferry/events/log/watermark-file'
 import { openWitness } from '@ferry/events/log/witness'
-import type { Log } from '@ferry/events/log'
 import { isCommand } from '@ferry/events/migration'
 import { sayOnStderr } from '@ferry/events/say'
 import { openDaemon } from '../drivers/libvirt/daemon.ts'
@@ -20,8 +19,8 @@ import { openXl } from '../drivers/xen/xl.ts'
 import { dialFor } from '../dial.ts'
 import type { Moves } from '../driver.ts'
 import { connectToLog, stayReady } from '../edges.ts'
+import type { MovingHands } from '../hands.ts'
 import { hostKey } from '../keys.ts'
-import type { HostKey } from '../keys.ts'
 import { isMove, move } from '../move.ts'
 import type { Move } from '../move.ts'
 import { isLibxl, libvirtPlaces, xenPlaces } from '../settings.ts'
@@ -94,14 +93,15 @@ const edges = { clock, say, signal: stop.signal }
 try {
   const connection = await connectToLog(settings, `mover ${settings.host}`, stop.signal)
   const key = await hostKey(join(settings.stateDirectory, 'host.key'))
+  const driver = movesOn(settings)
   const wanted = new AbortController()
   void ordered.then(() => wanted.abort())
-  const rehearsed = rehearse({ key, clock, signal: AbortSignal.any([stop.signal, wanted.signal]) })
-  await Promise.race([rehearsed, ordered]).catch((error: unknown) => {
-    if (!stop.signal.aborted)
-      say.warn({ err: error }, 'the rehearsal went wrong: it will be slower')
+  const signal = AbortSignal.any([stop.signal, wanted.signal])
+  const isReady = Promise.all([rehearse({ key, clock, signal }), driver.getReady?.()])
+  await Promise.race([isReady, ordered]).catch((error: unknown) => {
+    say.debug({ err: error }, 'not as ready as could be')
   })
-  await carryOut(await Promise.race([ordered, ended]), connection.log, key)
+  await carryOut(await Promise.race([ordered, ended]), { log: connection.log, key, driver })
 } catch (error) {
   if (!(error instanceof Stopped)) say.error({ err: error }, 'the mover ends without an answer')
   else say.debug({ why: error.message }, 'the mover ends without an answer')
@@ -109,7 +109,10 @@ try {
 }
 process.exit()
 
-async function carryOut(order: Order, log: Log, key: HostKey): Promise<void> {
+async function carryOut(
+  order: Order,
+  { log, key, driver }: Pick<MovingHands, 'log' | 'key' | 'driver'>,
+): Promise<void> {
   stop.signal.throwIfAborted()
   const { host } = settings
   const command = moveIn(order.command)
@@ -149,7 +152,7 @@ async function carryOut(order: Order, log: Log, key: HostKey): Promise<void> {
     host,
     log: witness.log,
     voice: makeVoice({ ...edges, host, log: witness.log, signal }),
-    driver: movesOn(settings),
+    driver,
     key,
     wire: tlsWire,
     port,

@@ -56,6 +56,9 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
   }
 
   return {
+    // The connection is there then, and a description has been read.
+    getReady: async () => void (await daemon.all()),
+
     inspect: async () =>
       (await daemon.all()).map(({ domain, xml, state, mark }) => ({
         vm: domain.name,
