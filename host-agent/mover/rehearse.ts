@@ -21,14 +21,16 @@ import type { Command, Fact } from '../voice.ts'
  * curve set up theirs), and a guest would be paused meanwhile. Nothing of it leaves this process but a connection to
  * itself.
  *
- * @throws whatever goes wrong; the mover is as good as without it.
+ * @throws whatever goes wrong; the mover is none the worse for it.
  */
 export async function rehearse(edges: {
   readonly key: HostKey
   readonly clock: Clock
   readonly signal: AbortSignal
 }): Promise<void> {
-  const { key, clock, signal } = edges
+  const { key, clock } = edges
+  const over = new AbortController()
+  const signal = AbortSignal.any([edges.signal, over.signal])
   const log = memoryLog(clock)
   const listen = { host: '127.0.0.1', port: 0 }
   const port = await openPort({ wire: tlsWire, listen, clock, refused: () => {} })
@@ -109,6 +111,7 @@ export async function rehearse(edges: {
       ),
     ])
   } finally {
+    over.abort()
     await port.close()
   }
 }
