@@ -12,7 +12,7 @@ import { until } from '../until.ts'
 const test = suite('a last word that gets lost')
 
 test('the source of plain xl looks the same for a guest that runs and for one that is gone; Ferry’s is told', () =>
-  withXenFleet(async ({ lab, hosts, domains, start, agent, killMover, move, ended, onlyOn }) => {
+  withXenFleet(async ({ lab, hosts, domains, start, startAgent, kill, move, ended, onlyOn }) => {
     const seen: Record<string, Awaited<ReturnType<typeof domains>>> = {}
     for (const lost of ['go', 'report'] as const) {
       const vm = `plain-${lost}`
@@ -37,18 +37,16 @@ test('the source of plain xl looks the same for a guest that runs and for one th
     const committed = lab.event('the verdict', ({ type }) => type === 'Committed', ENDED_MS)
     await move('go', 'web1', 'rack2', patient)
     await committed
-    await agent('rack2').kill()
-    await killMover('rack2', 'web1')
-    await agent('rack2').start()
+    await kill('rack2', 'web1', ['agent', 'mover'])
+    await startAgent('rack2')
     assert.is((await ended('go')).phase, 'completed')
     await onlyOn('rack2', 'web1')
 
     await move('report', 'web1', 'rack1', patient)
     const runs = async () => / running/.test((await domains()).rack1)
     await until('web1 to run on the target', runs, ENDED_MS, LOOK_EVERY_MS)
-    await killMover('rack1', 'web1').catch(() => {})
-    await agent('rack1').kill()
-    await agent('rack1').start()
+    await kill('rack1', 'web1', ['agent', 'mover'])
+    await startAgent('rack1')
     assert.is((await ended('report')).phase, 'completed')
     await onlyOn('rack1', 'web1')
   }))

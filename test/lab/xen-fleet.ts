@@ -13,6 +13,9 @@ import type { XenKind } from './xen-guest.ts'
 import { GUEST_ADDRESS, LOOK_EVERY_MS, OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
 import type { XenHosts, XenTool } from './xen-hosts.ts'
 
+/** The agent of a host, and what moves a guest there. */
+export type Victim = 'agent' | 'mover'
+
 export const racks = ['rack1', 'rack2'] as const
 export type Rack = (typeof racks)[number]
 export const other = (rack: Rack): Rack => (rack === 'rack1' ? 'rack2' : 'rack1')
@@ -23,12 +26,9 @@ export type XenFleet = {
   readonly hosts: XenHosts
   /** One guest at a time: there is one disk for them. */
   readonly start: (vm: string, kind: XenKind) => Promise<void>
-  readonly agent: (rack: Rack) => {
-    readonly start: () => Promise<void>
-    readonly kill: () => Promise<void>
-  }
-  /** Kills what moves the guest there; throws where nothing does. */
-  readonly killMover: (rack: Rack, vm: string) => Promise<void>
+  readonly startAgent: (rack: Rack) => Promise<void>
+  /** In one blow: dom0 takes a second for each. Of two, one may have ended by itself; throws where nobody is there. */
+  readonly kill: (rack: Rack, vm: string, victims: readonly Victim[]) => Promise<void>
   readonly move: (request: string, vm: string, target: Rack, policy?: object) => Promise<void>
   readonly ended: (request: string) => Promise<MigrationView>
   /** One domain in the world, on that host, running under its own name, whole, counting on from where it was, and reached. */
@@ -125,13 +125,11 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
       const hasCounted = async () => ((await lastCount(hosts, 'rack1', vm))?.count ?? 0) > 2
       await until(`${vm} to count`, hasCounted, PATIENCE_MS, LOOK_EVERY_MS)
     },
-    agent: (rack) => ({
-      start: () => startAgent(rack),
-      kill: async () => void (await hosts.run(rack, 'bash', '-c', 'kill -9 $(cat /run/agent.pid)')),
-    }),
-    killMover: async (rack, vm) => {
-      const file = `/var/lib/ferry/movers/${vm}/mover.pid`
-      await hosts.run(rack, 'bash', '-c', `kill -9 $(cat ${file})`)
+    startAgent,
+    kill: async (rack, vm, victims) => {
+      const files = { agent: '/run/agent.pid', mover: `/var/lib/ferry/movers/${vm}/mover.pid` }
+      const pids = victims.map((victim) => `$(cat ${files[victim]})`).join(' ')
+      await hosts.run(rack, 'bash', '-c', `kill -9 ${pids}`)
     },
     move: async (request, vm, target, policy = {}) => {
       const isKnown = async () =>

@@ -2,12 +2,12 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import type { Event } from '@ferry/schemas/event'
 import { ENDED_MS, other, patient, withXenFleet } from './xen-fleet.ts'
-import type { Rack, XenFleet } from './xen-fleet.ts'
+import type { Rack, Victim, XenFleet } from './xen-fleet.ts'
 import type { XenTool } from './xen-hosts.ts'
 
 /** Who is killed with SIGKILL, as soon as the log says a word. */
 export type Killing = {
-  readonly who: 'agent' | 'mover' | 'agent and mover'
+  readonly who: readonly Victim[]
   readonly of: 'source' | 'target'
   readonly at: Event['type']
   /** The guest arrives in this attempt, or in a later one: on hosts that are so slow an attempt may fail by itself. */
@@ -25,7 +25,9 @@ export function killings(name: string, all: readonly Killing[], tool: XenTool = 
       const began = performance.now()
       await killed(`m${nth + 1}`, each, target, fleet)
       const seconds = Math.round((performance.now() - began) / 1000)
-      console.log(`${each.who} of the ${each.of} killed at ${each.at}: there after ${seconds} s`)
+      console.log(
+        `${each.who.join(' and ')} of the ${each.of} killed at ${each.at}: there after ${seconds} s`,
+      )
     }
   }
   test(`${all.length} times somebody is killed, and one guest runs in the end`, () =>
@@ -39,16 +41,15 @@ async function killed(
   target: Rack,
   fleet: XenFleet,
 ): Promise<void> {
-  const { lab, agent, killMover, move, ended, onlyOn } = fleet
+  const { lab, startAgent, kill, move, ended, onlyOn } = fleet
   const rack = of === 'target' ? target : other(target)
   const isIt = (event: Event) =>
     event.type === at && 'migration' in event && event.migration === request
   const said = lab.event(at, isIt, ENDED_MS)
   await move(request, 'web1', target, patient)
   await said
-  if (who !== 'mover') await agent(rack).kill()
-  if (who !== 'agent') await killMover(rack, 'web1')
-  if (who !== 'mover') await agent(rack).start()
+  await kill(rack, 'web1', who)
+  if (who.includes('agent')) await startAgent(rack)
   const { phase, attempt } = await ended(request)
   assert.is(phase, 'completed')
   assert.ok((attempt ?? 0) >= from, `it arrived in attempt ${attempt}`)
