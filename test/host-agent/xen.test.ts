@@ -1,6 +1,7 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { copyOf, copiesOf, madeFor } from '@ferry/host-agent/drivers/xen/copy'
+import { disksOf, missingOf, writeOut } from '@ferry/host-agent/drivers/xen/disks'
 import { roleOf } from '@ferry/host-agent/drivers/xen/handshake'
 import { ImageInvalid, imageScan } from '@ferry/host-agent/drivers/xen/image-scan'
 import {
@@ -10,10 +11,11 @@ import {
   nameIn,
   needsOf,
 } from '@ferry/host-agent/drivers/xen/listing'
-import { missingOf } from '@ferry/host-agent/drivers/xen/moves'
 import type { DomainState } from '@ferry/host-agent/drivers/xen/listing'
+import { systemClock } from '@ferry/events/clock'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { failureOf } from '../failure.ts'
 
 /**
  * What xl 4.17.7 of Debian 12 printed and sent (`xen-said.json`), and what is read from it. Of an image there are the
@@ -208,6 +210,20 @@ test('a disk that no path leads to is no missing one: the script that attaches i
   const gone = join(import.meta.dirname, 'no-such-disk')
   assert.is(await missingOf(['iqn.2026-11.example:web1', 'r0', import.meta.dirname]), undefined)
   assert.is(await missingOf(['r0', import.meta.dirname, gone]), gone)
+})
+
+test('the disks of a paused guest are written out, and one that cannot be keeps it at home', async () => {
+  const config = {
+    c_info: {},
+    b_info: {},
+    disks: [{ pdev_path: 'r0' }, { pdev_path: import.meta.filename }, {}],
+  }
+  assert.equal(disksOf(config), ['r0', import.meta.filename])
+  await writeOut(disksOf(config), systemClock)
+  const gone = join(import.meta.dirname, 'no-such-disk')
+  const failure = await failureOf(writeOut([import.meta.filename, gone], systemClock))
+  assert.ok(failure.type === 'HypervisorFailed')
+  assert.match(failure.message, gone)
 })
 
 test.run()

@@ -11,13 +11,13 @@ import type { Domain, Parameter } from '../libvirt/procedures.ts'
 import { descriptionIn, failed, refusalOf, startFrom } from '../libvirt/start.ts'
 import { Description, MigrateFlag } from '../libvirt/words.ts'
 import { readDefinition } from '../read-definition.ts'
-import { missingOf } from '../xen/moves.ts'
+import { missingOf } from '../xen/disks.ts'
 import { refuseRoom } from '../xen/room.ts'
 import { cookieOf } from './cookie.ts'
 import { madeFor } from './copy.ts'
 import type { Copy } from './copy.ts'
 import type { LibxlHost } from './host.ts'
-import { libxlMoves, needsInXen, xmlOf } from './moves.ts'
+import { disksIn, libxlMoves, needsInXen, xmlOf } from './moves.ts'
 import type { LibxlFacts } from './probe.ts'
 
 /** Guests of Xen that belong to libvirtd: its phases, one by one, on both hosts, with what its driver for Xen does otherwise. */
@@ -209,6 +209,3 @@ export function libxlDriver({ host, guests, definitions, facts }: LibxlSettings)
 function unlessOverdue(error: unknown): void {
   if (!(error instanceof Overdue)) throw error
 }
-
-const disksIn = (xml: string): string[] =>
-  ['file', 'dev'].flatMap((attribute) => valuesAt(xml, ['devices', 'disk', 'source'], attribute))

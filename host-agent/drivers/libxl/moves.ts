@@ -2,7 +2,7 @@ import { CopyFailed, NeverStarted } from '../../driver.ts'
 import type { Moves } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
 import { unlessGone } from '../libvirt/daemon.ts'
-import { needsIn } from '../libvirt/domain-xml.ts'
+import { needsIn, valuesAt } from '../libvirt/domain-xml.ts'
 import { byOtherHand, whatElse } from '../libvirt/other-hand.ts'
 import { procedures } from '../libvirt/procedures.ts'
 import type { Domain } from '../libvirt/procedures.ts'
@@ -58,17 +58,17 @@ export function libxlMoves(host: LibxlHost, guests: string): Moves {
 
     perform: async (vm, order) => {
       const here = await look(vm)
-      const needs = here?.domain && (await needsOf(here.domain, host))
-      if (here?.domain === undefined || here.inXen === undefined || needs === undefined)
+      const xml = here?.domain && (await xmlOf(here.domain, daemon))
+      if (here?.domain === undefined || here.inXen === undefined || xml === undefined)
         throw new CopyFailed({ type: 'GuestGone', vm })
       const { domain, inXen, is, isOurs } = here
       const isBusy = await hasJob(domain)
       if (isBusy && !isOurs) throw byOtherHand(whatElse.other)
       // Another process began it: what it sent, and to whom, nobody knows any more.
       if (is !== 'running' || isBusy) throw new CopyFailed({ type: 'AgentRestarted' })
-      const { memoryBytes } = needs
+      const leaver = { memoryBytes: needsInXen(xml).memoryBytes, disks: disksIn(xml) }
       await notes.forget(vm)
-      return perform({ domain, inXen, memoryBytes }, order, host, folderOf(guests, vm))
+      return perform({ domain, inXen, ...leaver }, order, host, folderOf(guests, vm))
     },
 
     receive: async (vm, order) => {
@@ -161,3 +161,7 @@ export const needsInXen = (xml: string) => ({
   hypervisor: 'libxl',
   cpu: 'host',
 })
+
+/** What its disks lie on. */
+export const disksIn = (xml: string): string[] =>
+  ['file', 'dev'].flatMap((attribute) => valuesAt(xml, ['devices', 'disk', 'source'], attribute))

@@ -24,7 +24,7 @@ import { markThrough, settle, uriOf } from './settle.ts'
  * target before the end frame has come, and until Confirm the source's copy can run on.
  */
 export async function perform(
-  { domain, inXen, memoryBytes }: Leaving,
+  { domain, inXen, memoryBytes, disks }: Leaving,
   order: PerformOrder,
   host: LibxlHost,
   folder: string,
@@ -84,6 +84,7 @@ export async function perform(
     }
     return await leaving(inXen, { ...order, paused }, xl, {
       memoryBytes,
+      disks,
       began: { ended, complaint: () => complaint, kill: async () => void image.destroy() },
       from: 'libxl',
       image,
@@ -111,7 +112,7 @@ export async function perform(
   }
 }
 
-type Leaving = Pick<Leaver, 'memoryBytes'> & {
+type Leaving = Omit<Leaver, 'domain'> & {
   readonly domain: Domain
   readonly inXen: Leaver['domain']
 }

@@ -8,10 +8,11 @@ import { readDefinition } from '../read-definition.ts'
 import { unlessMissing } from '../whole-file.ts'
 import type { Begun, Driver } from '../../driver.ts'
 import { madeFor } from './copy.ts'
+import { disksOf, missingOf } from './disks.ts'
 import { incoming, migratedAway } from './handshake.ts'
 import { nameIn, needsOf } from './listing.ts'
 import type { Config } from './listing.ts'
-import { lookFor, missingOf, xenMoves } from './moves.ts'
+import { lookFor, xenMoves } from './moves.ts'
 import type { Notes } from './notes.ts'
 import type { XenFacts } from './probe.ts'
 import { refuseRoom } from './room.ts'
@@ -54,7 +55,7 @@ export function xenDriver(settings: XenSettings): Driver {
 
   const begun = (config: Config): Begun => {
     const needs = needsOf(config)
-    const disks = (config.disks ?? []).flatMap(({ pdev_path: path }) => path ?? [])
+    const disks = disksOf(config)
     const memoryMiB = Math.ceil(needs.memoryBytes / MEBIBYTE)
     const definition: Definition = { memoryMiB, needs, disks }
     return { needs, definition: JSON.stringify(definition) }

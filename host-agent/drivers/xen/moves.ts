@@ -1,9 +1,8 @@
-import { access } from 'node:fs/promises'
-import { isAbsolute } from 'node:path'
 import { CopyFailed, NeverStarted } from '../../driver.ts'
 import type { Moves } from '../../driver.ts'
 import { copiesOf, copyOf, madeFor } from './copy.ts'
 import type { Copy } from './copy.ts'
+import { disksOf } from './disks.ts'
 import { roleOf } from './handshake.ts'
 import { needsOf } from './listing.ts'
 import type { Domain } from './listing.ts'
@@ -59,7 +58,7 @@ export function xenMoves(xl: Xl, notes: Notes): Moves {
       const config = (await xl.configs()).get(here.domain.domid)
       if (config === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
       const { machine, memoryBytes } = needsOf(config)
-      const leaver = { domain: here.domain, memoryBytes }
+      const leaver = { domain: here.domain, memoryBytes, disks: disksOf(config) }
       if (machine !== 'pv') return performLive(leaver, order, xl, folder)
       checkDowntime(memoryBytes, order.dial.policy())
       return performStill(leaver, order, xl, folder)
@@ -140,15 +139,4 @@ function checkDowntime(
       type: 'HypervisorFailed',
       message: `a PV guest cannot be moved while it runs, and stands still for some ${neededMs} ms; allow that with --downtime, or run it as PVH`,
     })
-}
-
-/** @returns the first of these files that this host does not see; what is no path (`iqn...`, DRBD's `r0`) is a script's to find. */
-export async function missingOf(targets: readonly string[]): Promise<string | undefined> {
-  for (const path of targets.filter(isAbsolute))
-    try {
-      await access(path)
-    } catch {
-      return path
-    }
-  return undefined
 }

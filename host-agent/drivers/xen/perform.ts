@@ -8,6 +8,7 @@ import { promisify } from 'node:util'
 import { Overdue, within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
+import { writeOut } from './disks.ts'
 import { flowOf } from './flow.ts'
 import type { ImageKind } from './flow.ts'
 import { banner, go, migratedAway, ready } from './handshake.ts'
@@ -30,7 +31,7 @@ import type { Xl } from './xl.ts'
  * on no process.
  */
 export async function performLive(
-  { domain, memoryBytes }: Leaver,
+  { domain, ...its }: Leaver,
   order: PerformOrder,
   xl: Xl,
   folder: string,
@@ -45,7 +46,7 @@ export async function performLive(
     answers.destroy()
   }
   return leaving(domain, order, xl, {
-    memoryBytes,
+    ...its,
     began,
     image,
     hangUp,
@@ -66,7 +67,7 @@ const RELAY = 'cat <&4 3>&- 4>&- & exec cat >&3 3>&- 4>&-'
  * bytes are the same, so the target need not know.
  */
 export async function performStill(
-  { domain, memoryBytes }: Leaver,
+  { domain, ...its }: Leaver,
   order: PerformOrder,
   xl: Xl,
   folder: string,
@@ -81,7 +82,7 @@ export async function performStill(
   const began = await begin(folder, words, ['ignore', 'ignore', 'pipe'], xl.clock)
   try {
     return await leaving(domain, order, xl, {
-      memoryBytes,
+      ...its,
       isStill: true,
       began,
       image,
@@ -104,28 +105,33 @@ export async function performStill(
   }
 }
 
-export type Leaver = { readonly domain: Domain; readonly memoryBytes: number }
+export type Leaver = {
+  readonly domain: Domain
+  readonly memoryBytes: number
+  /** What its disks lie on. */
+  readonly disks: readonly string[]
+}
 
 /** How long xl may take to what follows its last byte. */
 export const GO_MS = 60_000
 
 /** What all ways of leaving have in common. */
-type Leaving = ImageKind & {
-  readonly memoryBytes: number
-  readonly began: Pick<Began, 'ended' | 'complaint' | 'kill'>
-  readonly image: Readable
-  /** xl hears no more from us: before it is through, the guest runs on. */
-  readonly hangUp: () => void
-  readonly begun: () => void
-  /** All is out and the gate is passed: makes the guest stand as one that was sent. */
-  readonly through: (pieces: () => Promise<Buffer | undefined>) => Promise<void>
-}
+type Leaving = ImageKind &
+  Omit<Leaver, 'domain'> & {
+    readonly began: Pick<Began, 'ended' | 'complaint' | 'kill'>
+    readonly image: Readable
+    /** xl hears no more from us: before it is through, the guest runs on. */
+    readonly hangUp: () => void
+    readonly begun: () => void
+    /** All is out and the gate is passed: makes the guest stand as one that was sent. */
+    readonly through: (pieces: () => Promise<Buffer | undefined>) => Promise<void>
+  }
 
 export async function leaving(
   domain: Domain,
   order: PerformOrder,
   xl: Xl,
-  { memoryBytes, began, image, hangUp, begun, through, ...kind }: Leaving,
+  { memoryBytes, disks, began, image, hangUp, begun, through, ...kind }: Leaving,
 ): Promise<SentByHypervisor> {
   const { clock } = xl
   const pieces = piecesOf(image)
@@ -148,6 +154,7 @@ export async function leaving(
     begun()
     await order.send(flow.image)
     await gate.passed()
+    await writeOut(disks, clock)
     const sentAt = clock.now()
     order.signal.throwIfAborted()
     await through(pieces)
