@@ -23,6 +23,7 @@ const disks: readonly LinuxDisk[] = [
   { path: '/var/lib/libvirt/images/web1-b.qcow2', format: 'qcow2' },
 ]
 const SIZE_BYTES = 64 * 2 ** 20
+const LARGE_BYTES = 8 * 2 ** 30
 const STILL_FROM = 8 * 2 ** 20
 const SECTOR_BYTES = 512
 
@@ -31,7 +32,7 @@ const imageOn = (hosts: LibvirtHosts, rack: Rack, { path }: LinuxDisk) =>
 
 const run = (program: string, ...words: string[]) => promisify(execFile)(program, words)
 
-function diskGuest() {
+function diskGuest(sizeBytes = SIZE_BYTES) {
   const guest = linuxGuest(disks)
   const content = randomBytes(48 * 2 ** 20)
   const digest = digestOf(content)
@@ -45,7 +46,7 @@ function diskGuest() {
             await mkdir(dirname(imageOn(hosts, rack, disk)), { recursive: true })
           const raw = `${image}.raw`
           const file = await open(raw, 'w')
-          await file.truncate(SIZE_BYTES)
+          await file.truncate(sizeBytes)
           await file.write(content, 0, content.length, STILL_FROM)
           await file.close()
           await run('qemu-img', 'convert', '-f', 'raw', '-O', disk.format, raw, image)
@@ -57,16 +58,18 @@ function diskGuest() {
     disksAreWhole: async (hosts: LibvirtHosts, rack: Rack) => {
       for (const disk of disks) {
         const said = guest.ticks()
-        const bytes = await contentOf(imageOn(hosts, rack, disk), disk)
-        assert.is(bytes.length, SIZE_BYTES)
-        assert.is(digestOf(bytes.subarray(STILL_FROM, STILL_FROM + content.length)), digest)
-        for (let number = Math.max(1, said - WRITES / 2); number <= said; number++) {
-          const at = (WRITES_AT + (number % WRITES)) * SECTOR_BYTES
-          const text = bytes.subarray(at, at + SECTOR_BYTES).toString('latin1')
-          const found = Number(/^tick (\d+)\n\0*$/.exec(text)?.[1])
-          // It may have come round again since it was heard.
-          assert.ok(found >= number && (found - number) % WRITES === 0, `${number}: ${text}`)
-        }
+        await withContent(imageOn(hosts, rack, disk), disk, async (read, foundBytes) => {
+          assert.is(foundBytes, sizeBytes)
+          assert.is(digestOf(await read(STILL_FROM, content.length)), digest)
+          const written = await read(WRITES_AT * SECTOR_BYTES, WRITES * SECTOR_BYTES)
+          for (let number = Math.max(1, said - WRITES / 2); number <= said; number++) {
+            const at = (number % WRITES) * SECTOR_BYTES
+            const text = written.subarray(at, at + SECTOR_BYTES).toString('latin1')
+            const found = Number(/^tick (\d+)\n\0*$/.exec(text)?.[1])
+            // It may have come round again since it was heard.
+            assert.ok(found >= number && (found - number) % WRITES === 0, `${number}: ${text}`)
+          }
+        })
       }
     },
   }
@@ -74,15 +77,25 @@ function diskGuest() {
 
 const digestOf = (bytes: Uint8Array) => createHash('sha256').update(bytes).digest('hex')
 
-async function contentOf(image: string, { format }: LinuxDisk): Promise<Buffer> {
+async function withContent(
+  image: string,
+  { format }: LinuxDisk,
+  look: (read: Read, sizeBytes: number) => Promise<void>,
+): Promise<void> {
   const raw = `${image}.seen`
+  await run('qemu-img', 'convert', '-U', '-f', format, '-O', 'raw', image, raw)
+  const file = await open(raw)
   try {
-    await run('qemu-img', 'convert', '-U', '-f', format, '-O', 'raw', image, raw)
-    return await readFile(raw)
+    const read: Read = async (offset, length) =>
+      (await file.read(Buffer.alloc(length), 0, length, offset)).buffer
+    await look(read, (await file.stat()).size)
   } finally {
-    await rm(raw, { force: true })
+    await file.close()
+    await rm(raw)
   }
 }
+
+type Read = (offset: number, length: number) => Promise<Buffer>
 
 const along = { copyDisks: true }
 
@@ -121,6 +134,23 @@ test('move with it, there and back and there again, and nothing of them is lost'
       assert.is(attempt, 1)
       await onlyOn(target)
       await disksAreWhole(hosts, target)
+    }
+  })
+})
+
+test('are moved with what is in them, however large they are, and take no more room than before', async () => {
+  const { guest, disksAreWhole } = diskGuest(LARGE_BYTES)
+  await withGuest(guest, async ({ hosts, onlyOn, move, ended }) => {
+    await onlyOn('rack1')
+    await move('m1', 'rack2', along)
+    const { phase, attempt } = await ended('m1')
+    assert.is(phase, 'completed')
+    assert.is(attempt, 1)
+    await onlyOn('rack2')
+    await disksAreWhole(hosts, 'rack2')
+    for (const disk of disks) {
+      const { blocks } = await stat(imageOn(hosts, 'rack2', disk))
+      assert.ok(blocks * SECTOR_BYTES < 2 * SIZE_BYTES, `${disk.path} has ${blocks} blocks`)
     }
   })
 })
