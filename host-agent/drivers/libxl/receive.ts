@@ -33,7 +33,7 @@ export async function receive(
   void libvirt.closed.then(stop)
   const front = begunLate(() => {
     // libvirtd takes whoever comes, one beside the other: if another process has been it, nobody knows what it brought.
-    visited = notes.write({ ...note, isVisited: true }).then(() => visit(note.port))
+    visited = notes.write({ ...note, isVisited: true }).then(() => visit(note.port, clock))
     return visited
   })
   try {
@@ -105,14 +105,18 @@ export async function finish(vm: string, libvirt: Libvirt, how: 'loaded' | 'ende
   )
 }
 
-async function visit(port: number): Promise<Socket> {
+/** It is on this host; a libvirtd that lets nobody in is stuck. */
+const VISIT_MS = 30_000
+
+async function visit(port: number, clock: Clock): Promise<Socket> {
   const hypervisor = createConnection({ host: '127.0.0.1', port, allowHalfOpen: true })
   try {
-    await once(hypervisor, 'connect')
+    await within(clock, VISIT_MS, 'libvirtd letting the image in', once(hypervisor, 'connect'))
     hypervisor.on('error', () => {})
     // It says nothing.
     return hypervisor.resume()
   } catch (cause) {
+    hypervisor.destroy()
     throw new CopyFailed({ type: 'AgentRestarted' }, { cause })
   }
 }
