@@ -6,7 +6,7 @@ import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { parse } from '@ferry/schemas/parse'
 import type { HostRefusal } from '@ferry/schemas/refusal'
-import { unlessMissing, writeWhole } from '../whole-file.ts'
+import { onDisk, unlessMissing, writeWhole } from '../whole-file.ts'
 import type { DiskToBring } from './disks.ts'
 import { giveToGuests } from './images.ts'
 
@@ -143,16 +143,6 @@ async function checkRoom(disks: readonly DiskToBring[]): Promise<HostRefusal | u
       return { type: 'NotEnoughStorage', path: home, neededBytes, freeBytes }
   }
   return undefined
-}
-
-/** What a verdict will speak of must not be lost to a power cut. */
-async function onDisk(path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }
 
 async function notesIn(folder: string): Promise<Notes> {

@@ -1,8 +1,9 @@
-import { access, open } from 'node:fs/promises'
+import { access } from 'node:fs/promises'
 import { isAbsolute } from 'node:path'
 import { within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
+import { onDisk } from '../whole-file.ts'
 import type { Config } from './listing.ts'
 
 /** What a guest's disks lie on: files and devices of dom0, or whatever else the script that attaches them finds. */
@@ -27,7 +28,7 @@ export async function missingOf(targets: readonly string[]): Promise<string | un
  * @throws {CopyFailed} when it cannot: the guest must run on here.
  */
 export async function writeOut(targets: readonly string[], clock: Clock): Promise<void> {
-  const all = Promise.all(targets.filter(isAbsolute).map(syncOne))
+  const all = Promise.all(targets.filter(isAbsolute).map(onDisk))
   try {
     await within(clock, WRITTEN_OUT_MS, 'dom0 writing out the disks', all)
   } catch (cause) {
@@ -37,12 +38,3 @@ export async function writeOut(targets: readonly string[], clock: Clock): Promis
 }
 
 const WRITTEN_OUT_MS = 60_000
-
-async function syncOne(path: string): Promise<void> {
-  const handle = await open(path, 'r')
-  try {
-    await handle.datasync()
-  } finally {
-    await handle.close()
-  }
-}
