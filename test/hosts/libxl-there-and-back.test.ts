@@ -1,22 +1,3 @@
-import { suite } from 'uvu'
-import * as assert from 'uvu/assert'
-import { other, patient, withXenFleet } from '../lab/xen-fleet.ts'
-import type { Rack } from '../lab/xen-fleet.ts'
+import { thereAndBack } from '../lab/xen-there-and-back.ts'
 
-/** Whole hosts: Xen, its dom0 and a libvirtd each, and Ferry's agents in them as real processes. */
-const test = suite('a guest of Xen that belongs to libvirt')
-
-test('moves there and back, and every number is counted once', () =>
-  withXenFleet(async ({ start, move, ended, onlyOn, countedOnce }) => {
-    await start('web1', 'pvh')
-    let at: Rack = 'rack1'
-    for (const request of ['there', 'back']) {
-      at = other(at)
-      await move(request, 'web1', at, patient)
-      assert.is((await ended(request)).phase, 'completed')
-      await onlyOn(at, 'web1')
-    }
-    await countedOnce('web1', 2)
-  }, 'libxl'))
-
-test.run()
+thereAndBack('a guest of Xen that belongs to libvirt', 'libxl')
