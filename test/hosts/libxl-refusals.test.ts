@@ -41,7 +41,7 @@ test.before(async () => {
   for (const name of names) await hosts.startLibvirt(name)
   source = (await openFarDriver(hosts, 'source', where)).driver
   target = (await openFarDriver(hosts, 'target', where)).driver
-  await writeFile(join(where.definitions, `${vm}.xml`), describeLibxlGuest(vm, 'pvh'))
+  await writeFile(join(where.definitions, `${vm}.xml`), describeLibxlGuest(vm, 'small'))
   const begun = await source.start(vm)
   assert.ok('needs' in begun, JSON.stringify(begun))
   await goesOn()
@@ -183,7 +183,7 @@ test('a guest that its host would start by itself does not leave', async () => {
 })
 
 test('a guest that would have to stand still while it is copied does not leave', async () => {
-  await writeFile(join(root, 'vms', 'web2.xml'), describeLibxlGuest('web2', 'pv'))
+  await writeFile(join(root, 'vms', 'web2.xml'), describeLibxlGuest('web2', 'linux pv'))
   const begun = await source.start('web2')
   assert.ok('needs' in begun, JSON.stringify(begun))
   const answer = await source.begin('web2')

@@ -1,3 +1,3 @@
 import { xenContract } from '../lab/xen-contract.ts'
 
-xenContract('xen, of guests that run while they are copied', 'pvh')
+xenContract('xen, of guests that run while they are copied', 'small')

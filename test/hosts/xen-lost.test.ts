@@ -17,7 +17,7 @@ test('the source of plain xl looks the same for a guest that runs and for one th
     for (const lost of ['go', 'report'] as const) {
       const vm = `plain-${lost}`
       const file = join(lab.folder, `${vm}.cfg`)
-      await writeFile(file, describeXenGuest(vm, 'pvh'))
+      await writeFile(file, describeXenGuest(vm, 'small'))
       await hosts.run('rack1', 'xl', 'create', '-q', file)
       const hasCounted = async () => (await lastCount(hosts, 'rack1', vm)) !== undefined
       await until(`${vm} to count`, hasCounted, PATIENCE_MS, LOOK_EVERY_MS)
@@ -33,7 +33,7 @@ test('the source of plain xl looks the same for a guest that runs and for one th
       report: { rack1: 'plain-report--migratedaway ---ss-', rack2: 'plain-report running' },
     })
 
-    await start('web1', 'pvh')
+    await start('web1', 'small')
     const committed = lab.event('the verdict', ({ type }) => type === 'Committed', ENDED_MS)
     await move('go', 'web1', 'rack2', patient)
     await committed

@@ -1,3 +1,3 @@
 import { xenContract } from '../lab/xen-contract.ts'
 
-xenContract('xen, of guests that stand still while they are copied', 'pv')
+xenContract('xen, of guests that stand still while they are copied', 'linux pv')

@@ -7,7 +7,7 @@ const test = suite('a guest of Xen that stands still while it is copied')
 
 test('stays where it may not stand still for that long; else it moves there and back, and every number is counted once', () =>
   withXenFleet(async ({ start, move, ended, onlyOn, countedOnce }) => {
-    await start('web1', 'pv')
+    await start('web1', 'linux pv')
     await move('too-still', 'web1', 'rack2', { downtimeMs: 300, attempts: 1 })
     const { phase, cause } = await ended('too-still')
     assert.is(phase, 'abandoned')

@@ -8,7 +8,7 @@ import { until } from '../until.ts'
 import { putPrograms } from './programs.ts'
 import { openFarDriver } from './xen-driver.ts'
 import { describeLibxlGuest, describeXenGuest, lastCount } from './xen-guest.ts'
-import type { XenKind } from './xen-guest.ts'
+import type { XenGuest } from './xen-guest.ts'
 import { LOOK_EVERY_MS, openXenHosts } from './xen-hosts.ts'
 import type { XenHosts, XenTool } from './xen-hosts.ts'
 
@@ -19,7 +19,7 @@ const STILL_MS = 600_000
 const SLOW_BYTES_PER_SECOND = 2 ** 18
 
 /** Every promise of a driver, of the one that runs in a dom0; its death there is the real one. */
-export const xenContract = (name: string, kind: XenKind, tool: XenTool = 'xl'): void =>
+export const xenContract = (name: string, guest: XenGuest, tool: XenTool = 'xl'): void =>
   driverContract(name, async () => {
     const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
     const where = { programs: join(folder, 'programs'), definitions: join(folder, 'vms'), tool }
@@ -29,7 +29,7 @@ export const xenContract = (name: string, kind: XenKind, tool: XenTool = 'xl'): 
       await putPrograms(['test/lab/xen-seat.ts'], where.programs)
       hosts = await openXenHosts(folder, names)
       if (tool === 'libxl') await Promise.all(names.map(hosts.startLibvirt))
-      return await open(hosts, kind, where, folder)
+      return await open(hosts, guest, where, folder)
     } catch (error) {
       await hosts?.close()
       await rm(folder, { recursive: true })
@@ -39,7 +39,7 @@ export const xenContract = (name: string, kind: XenKind, tool: XenTool = 'xl'): 
 
 async function open(
   hosts: XenHosts,
-  kind: XenKind,
+  guest: XenGuest,
   where: { readonly programs: string; readonly definitions: string; readonly tool: XenTool },
   folder: string,
 ): Promise<DriverHosts> {
@@ -74,8 +74,8 @@ async function open(
     define: async (vm) => {
       const [as, text] =
         where.tool === 'xl'
-          ? ['cfg', describeXenGuest(vm, kind)]
-          : ['xml', describeLibxlGuest(vm, kind)]
+          ? ['cfg', describeXenGuest(vm, guest)]
+          : ['xml', describeLibxlGuest(vm, guest)]
       await writeFile(join(where.definitions, `${vm}.${as}`), text)
       // A libvirtd that holds a job on a guest lets nobody end it: it has to begin anew, and to be told of what is there.
       const isLibxl = where.tool === 'libxl'

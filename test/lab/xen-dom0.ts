@@ -93,9 +93,9 @@ log_outputs = "3:file:/var/log/libvirtd.log"
 `
 
 /**
- * The guest's first program counts, twice a second at most, and says with each count how long it has been up and
- * whether some of its memory is still what it was. Other memory it changes without rest. Where it has a disk, each count
- * is written to it, and is there at the next one.
+ * The guest's first program counts, twice a second at most, and says with each count whether some of its
+ * memory is still what it was. Other memory it changes without rest. Where it has a disk, each count is written to it, and
+ * is there at the next one.
  */
 export const guestProgram = `#!/bin/busybox sh
 /bin/busybox mount -t devtmpfs dev /dev
@@ -114,13 +114,12 @@ disk=none
 while :; do
   dd if=/dev/urandom of=/memory/changed bs=4096 count=4 2> /dev/null
   [ "$(md5sum < /memory/kept)" = "$kept" ] && memory=right || memory=wrong
-  read -r up idle < /proc/uptime
   if [ -b /dev/xvda ]; then
     echo 1 > /proc/sys/vm/drop_caches
     [ $disk = none ] || { read -r on < /dev/xvda; [ "$on" = $((count - 1)) ] && disk=right || disk=wrong; }
     echo $count | dd of=/dev/xvda bs=512 conv=sync,fsync 2> /dev/null && [ $disk = none ] && disk=right
   fi
-  echo "count $count up $up memory $memory disk $disk"
+  echo "count $count memory $memory disk $disk"
   count=$((count + 1))
   usleep 400000
 done

@@ -8,8 +8,14 @@ import { withLab } from '../real/lab.ts'
 import type { Lab } from '../real/lab.ts'
 import { until } from '../until.ts'
 import { putPrograms } from './programs.ts'
-import { countsOf, describeLibxlGuest, describeXenGuest, lastCount } from './xen-guest.ts'
-import type { XenKind } from './xen-guest.ts'
+import {
+  countsOf,
+  describeLibxlGuest,
+  describeXenGuest,
+  hasDevices,
+  lastCount,
+} from './xen-guest.ts'
+import type { XenGuest } from './xen-guest.ts'
 import { GUEST_ADDRESS, LOOK_EVERY_MS, OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
 import type { XenHosts, XenTool } from './xen-hosts.ts'
 
@@ -25,13 +31,13 @@ export type XenFleet = {
   readonly lab: Lab
   readonly hosts: XenHosts
   /** One guest at a time: there is one disk for them. */
-  readonly start: (vm: string, kind: XenKind) => Promise<void>
+  readonly start: (vm: string, guest: XenGuest) => Promise<void>
   readonly startAgent: (rack: Rack) => Promise<void>
   /** In one blow: dom0 takes a second for each. Of two, one may have ended by itself; throws where nobody is there. */
   readonly kill: (rack: Rack, vm: string, victims: readonly Victim[]) => Promise<void>
   readonly move: (request: string, vm: string, target: Rack, policy?: object) => Promise<void>
   readonly ended: (request: string) => Promise<MigrationView>
-  /** One domain in the world, on that host, running under its own name, whole, counting on from where it was, and reached. */
+  /** One domain in the world, on that host, running under its own name, whole, counting on from where it was, and reached if it has a card. */
   readonly onlyOn: (rack: Rack, vm: string) => Promise<void>
   /** Every number that it has counted to was counted once, on one of the hosts; a move may cut a line in two. */
   readonly countedOnce: (vm: string, moves: number) => Promise<void>
@@ -111,15 +117,17 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
     return { rack1, rack2 }
   }
   const counts = new Map<string, number>()
+  let isReachable = false
   return {
     lab,
     hosts,
     domains,
-    start: async (vm, kind) => {
+    start: async (vm, guest) => {
+      isReachable = hasDevices(guest)
       const description =
         tool === 'xl'
-          ? { as: 'cfg', text: describeXenGuest(vm, kind, 'with devices') }
-          : { as: 'xml', text: describeLibxlGuest(vm, kind, 'with devices') }
+          ? { as: 'cfg', text: describeXenGuest(vm, guest) }
+          : { as: 'xml', text: describeLibxlGuest(vm, guest) }
       await writeFile(join(definitions, `${vm}.${description.as}`), description.text)
       await lab.start(vm, 'rack1', PATIENCE_MS)
       const hasCounted = async () => ((await lastCount(hosts, 'rack1', vm))?.count ?? 0) > 2
@@ -158,10 +166,11 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
       await until(`${vm} to go on`, goesOn, PATIENCE_MS, LOOK_EVERY_MS)
       const seen = await lastCount(hosts, rack, vm)
       assert.is(seen?.fault, undefined)
+      counts.set(vm, seen?.count ?? before)
+      if (!isReachable) return
       const isReached = async () =>
         (await hosts.shell(rack, `busybox ping -c 1 -w 10 ${GUEST_ADDRESS}`)).code === 0
       await until(`${vm} to answer on ${rack}`, isReached, PATIENCE_MS, LOOK_EVERY_MS)
-      counts.set(vm, seen?.count ?? before)
     },
     countedOnce: async (vm, moves) => {
       const lists = await Promise.all(racks.map((rack) => countsOf(hosts, rack, vm)))

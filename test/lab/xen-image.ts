@@ -27,11 +27,11 @@ import { begin, firstProgram, guestProgram, inittab, libvirtd, shell } from './x
  *     xen    vmlinux    initrd    dom0.ext4
  *
  * The packages are unpacked as they are, without their scripts, into a folder that becomes dom0's file system. In it are
- * `xl`, libvirtd, the Node that runs this, Ferry's own helper, and the kernel and program of a small guest.
+ * `xl`, libvirtd, the Node that runs this, Ferry's own helper, and what guests boot.
  */
 export async function xenImage(): Promise<string> {
   const texts = [begin, firstProgram, guestProgram, inittab, libvirtd, shell, process.version]
-  const sources = [join(import.meta.dirname, 'xen-image.ts'), RESUME]
+  const sources = [join(import.meta.dirname, 'xen-image.ts'), RESUME, SMALL]
   const read = await Promise.all(sources.map((file) => readFile(file, 'utf8')))
   const made = JSON.stringify([packages, modules, ...texts, ...read])
   const kept = join(KEPT, createHash('sha256').update(made).digest('hex').slice(0, 24))
@@ -48,6 +48,7 @@ export async function xenImage(): Promise<string> {
 
 const ROOT = join(import.meta.dirname, '..', '..')
 const KEPT = join(ROOT, 'node_modules', '.cache', 'ferry', 'xen')
+const SMALL = join(import.meta.dirname, 'xen-guest.c')
 const RESUME = join(ROOT, 'host-agent', 'drivers', 'xen', 'resume.c')
 
 const packages = [
@@ -230,7 +231,7 @@ async function firstFiles(root: string, early: readonly string[]): Promise<Entry
   ]
 }
 
-/** The lab's own: its shell, Node, Ferry's helper, and a guest. */
+/** The lab's own: its shell, Node, Ferry's helper, and guests. */
 async function furnish(root: string, kernel: string, modules: readonly Entry[]): Promise<void> {
   const put = async (path: string, text: string, mode: number) => {
     await mkdir(dirname(join(root, path)), { recursive: true })
@@ -252,6 +253,7 @@ async function furnish(root: string, kernel: string, modules: readonly Entry[]):
     program('init', Buffer.from(guestProgram)),
   ])
   await writeFile(join(root, 'guest/initrd'), gzipSync(guest, { level: 1 }))
+  await run('cc', [...bare, '-o', join(root, 'guest/small'), SMALL])
   await copyFile(process.execPath, join(root, 'usr/bin/node'))
   const libraries = join(root, 'usr/lib/x86_64-linux-gnu')
   const helper = join(root, 'usr/local/lib/ferry/xen-resume')
@@ -264,6 +266,13 @@ async function furnish(root: string, kernel: string, modules: readonly Entry[]):
   for (const name of ['boot', 'usr/include', 'usr/share/doc'])
     await rm(join(root, name), { recursive: true, force: true })
 }
+
+/** A program of 32 bits under which there is nothing: no library, no system, and no unit for floating point. */
+const bare = [
+  '-m32 -Os -Wall -ffreestanding -fno-pic -fno-stack-protector -mgeneral-regs-only -fcf-protection=none',
+  '-fno-asynchronous-unwind-tables -nostdlib -static -no-pie',
+  '-Wl,--build-id=none,-z,noexecstack,-e,start,-Ttext-segment=0x100000',
+].flatMap((words) => words.split(' '))
 
 /**
  * Xen hides SEP on the processor that QEMU shows it, and libvirt's driver for Xen does not start where no model of its

@@ -18,7 +18,7 @@ export type Killing = {
 export function killings(name: string, all: readonly Killing[], tool: XenTool = 'xl'): void {
   const test = suite(name)
   const story = async (fleet: XenFleet) => {
-    await fleet.start('web1', 'pvh')
+    await fleet.start('web1', 'small')
     let target: Rack = 'rack1'
     for (const [nth, each] of all.entries()) {
       target = other(target)

@@ -9,7 +9,7 @@ export function thereAndBack(name: string, tool: XenTool = 'xl'): void {
   const test = suite(name)
   test('moves there and back, and every number is counted once', () =>
     withXenFleet(async ({ start, move, ended, onlyOn, countedOnce }) => {
-      await start('web1', 'pvh')
+      await start('web1', 'linux')
       let at: Rack = 'rack1'
       for (const request of ['there', 'back']) {
         at = other(at)
