@@ -83,9 +83,13 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     await prepare(vm)
     return vm
   }
-  const perform = (vm: string, order: PerformOrder) => {
+  /** Rule 2: the target hears that this was all when the source's hypervisor has said so, and not before. */
+  const perform = async (vm: string, wire: Wire, more: Partial<PerformOrder> = {}) => {
     const cookie = cookies.get(vm)
-    return source().perform(vm, { ...order, ...(cookie === undefined ? {} : { cookie }) })
+    const its = cookie === undefined ? {} : { cookie }
+    const sent = await source().perform(vm, { ...performOrder(wire), ...its, ...more })
+    wire.end()
+    return sent
   }
   /** Both ends have done their part: paused and whole at the source, complete and not started at the target. */
   const loaded = async (): Promise<string> => {
@@ -97,7 +101,7 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
   }
   const copy = async (vm: string, wire = openWire(), orders: Partial<PerformOrder> = {}) => {
     const [sent, received] = await Promise.all([
-      perform(vm, { ...performOrder(wire), ...orders }),
+      perform(vm, wire, orders),
       target().receive(vm, receiveOrder(wire)),
     ])
     return { sent, received }
@@ -267,7 +271,7 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     await hosts.source.crash()
     await hosts.target.crash()
     const wire = openWire()
-    assert.is((await failureOf(perform(vm, performOrder(wire)))).type, 'AgentRestarted')
+    assert.is((await failureOf(perform(vm, wire))).type, 'AgentRestarted')
     assert.is((await failureOf(target().receive(vm, receiveOrder(wire)))).type, 'AgentRestarted')
     assert.equal(await states(vm), ['sent', 'loaded'])
   })
@@ -287,7 +291,7 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     const wire = openWire()
     const shut = () => Promise.reject(new CopyFailed({ type: 'LogSilent', silentForMs: 400 }))
     const receiving = failureOf(target().receive(vm, receiveOrder(wire)))
-    const failure = await failureOf(perform(vm, { ...performOrder(wire), gate: shut }))
+    const failure = await failureOf(perform(vm, wire, { gate: shut }))
     assert.equal(failure, { type: 'LogSilent', silentForMs: 400 })
     wire.cut()
     await receiving
@@ -303,7 +307,7 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     const vm = await prepared()
     const wire = openWire(100_000)
     const receiving = failureOf(target().receive(vm, receiveOrder(wire)))
-    assert.is((await failureOf(perform(vm, performOrder(wire)))).type, 'StreamBroken')
+    assert.is((await failureOf(perform(vm, wire))).type, 'StreamBroken')
     assert.is((await receiving).type, 'StreamCut')
     await source().resume(vm)
     await target().clear(vm)
@@ -322,7 +326,7 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
     stop.signal.addEventListener('abort', wire.cut)
     // A hypervisor that needs no second round may be done before.
     await Promise.allSettled([
-      perform(vm, { ...performOrder(wire), round, signal: stop.signal }),
+      perform(vm, wire, { round, signal: stop.signal }),
       target().receive(vm, { ...receiveOrder(wire), signal: stop.signal }),
     ])
     await target().clear(vm)
@@ -333,7 +337,7 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
 
   test('copying and receiving what is not here fails, and says so', async () => {
     const wire = openWire()
-    assert.equal(await failureOf(source().perform('nobody', performOrder(wire))), {
+    assert.equal(await failureOf(perform('nobody', wire)), {
       type: 'GuestGone',
       vm: 'nobody',
     })
@@ -433,6 +437,7 @@ function openWire(breaksAfterBytes = Number.POSITIVE_INFINITY) {
     stream,
     breaksAfterBytes,
     passedBytes: () => passedBytes,
+    end: () => void stream.end(),
     cut: () => void stream.destroy(),
   }
 }
@@ -456,7 +461,6 @@ const performOrder = ({ stream, breaksAfterBytes }: Wire): PerformOrder => ({
       }
       if (!stream.write(piece)) await Promise.race([once(stream, 'drain'), once(stream, 'close')])
     }
-    stream.end()
   },
 })
 
