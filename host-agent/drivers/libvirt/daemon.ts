@@ -100,8 +100,10 @@ export function openDaemon(socket: string, clock: Clock, uri?: HypervisorUri): D
 
   const seen = async (domain: Domain): Promise<Looked | undefined> => {
     const its = await libvirt()
-    const { state, reason } = await its.call(procedures.state, { domain, flags: 0 })
-    const { xml } = await its.call(procedures.describe, { domain, flags: Description.secure })
+    const [{ state, reason }, { xml }] = await Promise.all([
+      its.call(procedures.state, { domain, flags: 0 }),
+      its.call(procedures.describe, { domain, flags: Description.secure }),
+    ])
     const mark = markIn(xml)
     const ours = stateOf(state, reason, mark)
     const isPausedByHand = ours === 'paused' && reason === PausedFor.user

@@ -78,12 +78,9 @@ export async function perform(
   let watched: Awaited<ReturnType<typeof watch>> | undefined
   try {
     const following = (watched = await watch(eyes, domain, order, clock))
-    await Promise.all([own(folder), setDowntime(eyes, domain, policy)])
     // Also that there are none: what stands there is written over when the guest comes back.
-    await noteSent(
-      folder,
-      brought.map(({ file }) => file),
-    )
+    const sent = brought.map(({ file }) => file)
+    await Promise.all([own(folder), setDowntime(eyes, domain, policy), noteSent(folder, sent)])
     const atDoor = diskDoor(images, domain.name)
     if (brought.length > 0) {
       await openImages(images)
@@ -165,13 +162,13 @@ export async function perform(
       })
       sending = send(way.image)
     } else disks.memory(way.image)
-    const [sent, sentBy] = await Promise.allSettled([sending, performed])
+    const [left, sentBy] = await Promise.allSettled([sending, performed])
     if (sentBy.status === 'rejected') await toldWhy(eyes, domain, following.stopped, clock)
     // The stream's own trouble is nearer to the cause than libvirt's complaint about it.
     signal.throwIfAborted()
     const refusal = following.refusal()
     if (refusal !== undefined) throw refusal
-    if (sent.status === 'rejected') throw sent.reason
+    if (left.status === 'rejected') throw left.reason
     if (sentBy.status === 'rejected') throw sentBy.reason
     // What is held is held by another process from now on.
     if (isHeld) libvirt.close()
