@@ -8,13 +8,7 @@ import { withLab } from '../real/lab.ts'
 import type { Lab } from '../real/lab.ts'
 import { until } from '../until.ts'
 import { putPrograms } from './programs.ts'
-import {
-  countsOf,
-  describeLibxlGuest,
-  describeXenGuest,
-  hasDevices,
-  lastCount,
-} from './xen-guest.ts'
+import { countsOf, describeLibxlGuest, describeXenGuest, hasCard, lastCount } from './xen-guest.ts'
 import type { XenGuest } from './xen-guest.ts'
 import { GUEST_ADDRESS, LOOK_EVERY_MS, OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
 import type { XenHosts, XenTool } from './xen-hosts.ts'
@@ -123,7 +117,7 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
     hosts,
     domains,
     start: async (vm, guest) => {
-      isReachable = hasDevices(guest)
+      isReachable = hasCard(guest)
       const description =
         tool === 'xl'
           ? { as: 'cfg', text: describeXenGuest(vm, guest) }

@@ -1,5 +1,5 @@
 /*
- * A guest of a few kilobytes for Xen's PVH. It counts, twice a second at most, and says with each count whether its memory
+ * A guest of a few kilobytes for Xen: PVH, or HVM behind `xen-boot.S`. It counts, twice a second at most, and says with each count whether its memory
  * is still what it was; it suspends when it is asked to, and goes on wherever it wakes up. It has no devices. Linux says
  * the same and more (xen-dom0.ts), and is ten times as large to copy.
  *
@@ -12,11 +12,13 @@ enum { PAGE_BYTES = 4096, SELF = 0x7ff0 };
 enum { MEMORY_OP = 12, SCHED_OP = 29, EVENT_CHANNEL_OP = 32, HVM_OP = 34 };
 enum { ADD_TO_PHYSMAP = 7, SHARED_INFO_SPACE = 0 };
 enum { SHUTDOWN = 2, POLL = 3, REASON_SUSPEND = 2 };
-enum { SEND = 4, GET_PARAM = 1 };
-enum { STORE_PAGE = 1, STORE_PORT = 2, CONSOLE_PAGE = 17, CONSOLE_PORT = 18 };
+enum { SEND = 4, SET_PARAM = 0, GET_PARAM = 1 };
+enum { CALLBACK = 0, STORE_PAGE = 1, STORE_PORT = 2, CONSOLE_PAGE = 17, CONSOLE_PORT = 18 };
 enum { READ = 2, WRITE = 11, HYPERCALL_LEAF = 0x40000002 };
 
 static const uint64_t MS = 1000000;
+/* How it is told of events: by an interrupt, which it never lets in. To libxl it is a guest that suspends itself, then. */
+static const uint64_t BY_VECTOR = 2ull << 56 | 0xf3;
 /* A count, a look at what others have to do, and how long they may take for what was said last. */
 enum { COUNT_MS = 400, LOOK_MS = 5, PATIENCE_LOOKS = 4000 };
 
@@ -72,14 +74,18 @@ static int32_t call(uint32_t number, uint32_t what, void *with) {
   return result;
 }
 
-static uint64_t param(uint32_t index) {
+static uint64_t param(uint32_t what, uint32_t index, uint64_t value) {
   struct {
     uint16_t domain, pad;
     uint32_t index;
     uint64_t value;
-  } of = {SELF, 0, index, 0};
-  call(HVM_OP, GET_PARAM, &of);
+  } of = {SELF, 0, index, value};
+  call(HVM_OP, what, &of);
   return of.value;
+}
+
+static uint32_t get(uint32_t index) {
+  return (uint32_t)param(GET_PARAM, index, 0);
 }
 
 /* Again after each suspension: on another host nothing of this is as it was. */
@@ -92,10 +98,11 @@ static void settle(void) {
     uint32_t space, index, page;
   } info = {SELF, 0, SHARED_INFO_SPACE, 0, (uint32_t)shared / PAGE_BYTES};
   call(MEMORY_OP, ADD_TO_PHYSMAP, &info);
-  console = (struct console *)(uint32_t)(param(CONSOLE_PAGE) * PAGE_BYTES);
-  store = (struct store *)(uint32_t)(param(STORE_PAGE) * PAGE_BYTES);
-  console_port = (uint32_t)param(CONSOLE_PORT);
-  store_port = (uint32_t)param(STORE_PORT);
+  console = (struct console *)(get(CONSOLE_PAGE) * PAGE_BYTES);
+  store = (struct store *)(get(STORE_PAGE) * PAGE_BYTES);
+  console_port = get(CONSOLE_PORT);
+  store_port = get(STORE_PORT);
+  param(SET_PARAM, CALLBACK, BY_VECTOR);
 }
 
 static uint64_t now_ns(void) {
@@ -114,13 +121,15 @@ static uint64_t now_ns(void) {
   return ns;
 }
 
+/* A PC's timer, which it never hears, wakes it early. */
 static void rest(uint32_t ms) {
   struct {
     void *ports;
     uint32_t count;
     uint64_t until_ns;
   } poll = {0, 0, now_ns() + ms * MS};
-  call(SCHED_OP, POLL, &poll);
+  do call(SCHED_OP, POLL, &poll);
+  while (now_ns() < poll.until_ns);
 }
 
 static void wake(uint32_t port) {

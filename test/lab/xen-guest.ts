@@ -1,61 +1,97 @@
 import { BRIDGE, SHARED_DISK } from './xen-hosts.ts'
 import type { XenHosts } from './xen-hosts.ts'
 
-/** Debian's kernel, as PVH or PV; or `xen-guest.c`, of which there is a tenth to copy. */
+/** Debian's kernel with a disk that both hosts see and a card on each host's own bridge; or `xen-guest.c`, a tenth to copy. */
 export type XenGuest = keyof typeof guests
 
+type Described = {
+  readonly type: 'pv' | 'pvh' | 'hvm'
+  readonly memoryMiB: number
+  readonly hasCard: boolean
+  /** What it boots and what it has, for `xl create`; and for libvirt. */
+  readonly words: readonly string[]
+  readonly system: string
+  readonly devices: string
+}
+
+const KERNEL_WORDS = 'console=hvc0 quiet mitigations=off'
+
+const xmlOfDisk = (device: string, bus: string) =>
+  `<disk type='block' device='disk'>
+      <driver name='phy'/><source dev='${SHARED_DISK}'/><target dev='${device}' bus='${bus}'/>
+    </disk>`
+
+const linux = {
+  hasCard: true,
+  words: [
+    'kernel = "/guest/vmlinux"',
+    'ramdisk = "/guest/initrd"',
+    `extra = "${KERNEL_WORDS}"`,
+    `disk = ["phy:${SHARED_DISK},xvda,w"]`,
+    `vif = ["bridge=${BRIDGE}"]`,
+  ],
+  system: `<kernel>/guest/vmlinux</kernel><initrd>/guest/initrd</initrd><cmdline>${KERNEL_WORDS}</cmdline>`,
+  devices: `${xmlOfDisk('xvda', 'xen')}
+    <interface type='bridge'><source bridge='${BRIDGE}'/></interface>`,
+}
+
 const guests = {
-  linux: { type: 'pvh', machine: 'xenpvh', os: 'xenpvh', memoryMiB: 112, kernel: 'vmlinux' },
-  'linux pv': { type: 'pv', machine: 'xenpv', os: 'linux', memoryMiB: 96, kernel: 'vmlinux' },
-  small: { type: 'pvh', machine: 'xenpvh', os: 'xenpvh', memoryMiB: 8, kernel: 'small' },
-} as const
+  linux: { type: 'pvh', memoryMiB: 112, ...linux },
+  'linux pv': { type: 'pv', memoryMiB: 96, ...linux },
+  small: {
+    type: 'pvh',
+    memoryMiB: 8,
+    hasCard: false,
+    words: ['kernel = "/guest/small"'],
+    system: '<kernel>/guest/small</kernel>',
+    devices: '',
+  },
+  'small hvm': {
+    type: 'hvm',
+    memoryMiB: 24,
+    hasCard: false,
+    words: [`disk = ["phy:${SHARED_DISK},hda,w"]`, 'vnc = 0', 'vga = "none"', 'usb = 0'],
+    system: `<boot dev='hd'/>`,
+    devices: xmlOfDisk('hda', 'ide'),
+  },
+} as const satisfies Readonly<Record<string, Described>>
 
-/** A disk that both hosts see, and a card on each host's own bridge: Linux has drivers for them. */
-export const hasDevices = (guest: XenGuest): boolean => guest !== 'small'
-
-const WORDS = 'console=hvc0 quiet mitigations=off'
+export const hasCard = (guest: XenGuest): boolean => guests[guest].hasCard
 
 /** A guest as `xl create` wants it described; what it boots lies in each dom0. */
 export function describeXenGuest(vm: string, guest: XenGuest): string {
-  const { type, memoryMiB, kernel } = guests[guest]
-  const system = `ramdisk = "/guest/initrd"\nextra = "${WORDS}"\n`
-  const devices = `disk = ["phy:${SHARED_DISK},xvda,w"]\nvif = ["bridge=${BRIDGE}"]\n`
+  const { type, memoryMiB, words } = guests[guest]
   return `name = "${vm}"
 type = "${type}"
 memory = ${memoryMiB}
 vcpus = 1
-kernel = "/guest/${kernel}"
 on_crash = "preserve"
-${hasDevices(guest) ? system + devices : ''}`
+${words.join('\n')}
+`
+}
+
+const machines = {
+  pv: `<type arch='x86_64' machine='xenpv'>linux</type>`,
+  pvh: `<type arch='x86_64' machine='xenpvh'>xenpvh</type>`,
+  hvm: `<type arch='x86_64' machine='xenfv'>hvm</type>`,
 }
 
 /** The same as libvirt wants it described. */
 export function describeLibxlGuest(vm: string, guest: XenGuest): string {
-  const { machine, os, memoryMiB, kernel } = guests[guest]
-  const system = `
-    <initrd>/guest/initrd</initrd>
-    <cmdline>${WORDS}</cmdline>`
+  const { type, memoryMiB, system, devices } = guests[guest]
   return `<domain type='xen'>
   <name>${vm}</name>
   <memory unit='MiB'>${memoryMiB}</memory>
   <vcpu>1</vcpu>
-  <os>
-    <type arch='x86_64' machine='${machine}'>${os}</type>
-    <kernel>/guest/${kernel}</kernel>${hasDevices(guest) ? system : ''}
-  </os>
+  <os>${machines[type]}${system}</os>
   <on_crash>preserve</on_crash>
   <devices>
     <console type='pty'><target type='xen' port='0'/></console>
-${hasDevices(guest) ? xmlOfDevices : ''}  </devices>
+    ${devices}
+  </devices>
 </domain>
 `
 }
-
-const xmlOfDevices = `    <disk type='block' device='disk'>
-      <driver name='phy'/><source dev='${SHARED_DISK}'/><target dev='xvda' bus='xen'/>
-    </disk>
-    <interface type='bridge'><source bridge='${BRIDGE}'/></interface>
-`
 
 /** What a guest has said on its console, as a host's xenconsoled has kept it. */
 export type Count = { readonly count: number; readonly fault?: string }

@@ -1,7 +1,7 @@
 import { execFile, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { copyFile, mkdir, readFile, truncate } from 'node:fs/promises'
 import { createConnection } from 'node:net'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
@@ -41,7 +41,7 @@ export type Said = { readonly code: number; readonly text: string }
 
 /** From which this machine is reached out of a dom0. */
 export const OUTSIDE = '10.0.2.2'
-/** A block device of every dom0, and the same one. */
+/** A block device of every dom0, and the same one: the small guest boots from it, and Linux writes to it. */
 export const SHARED_DISK = '/dev/vdb'
 /** On which guests' cards are, and dom0's own; it leads nowhere else. */
 export const BRIDGE = 'br0'
@@ -67,7 +67,8 @@ export const LOOK_EVERY_MS = 1500
 /** @param folder lies in the dom0s as well, and keeps each host's console and disk. */
 export async function openXenHosts(folder: string, names: readonly string[]): Promise<XenHosts> {
   const image = await xenImage()
-  await writeFile(sharedIn(folder), Buffer.alloc(SHARED_BYTES))
+  await copyFile(join(image, 'small.img'), sharedIn(folder))
+  await truncate(sharedIn(folder), SHARED_BYTES)
   const hosts = new Map<string, Host>()
   const hostNamed = (name: string): Host => {
     const host = hosts.get(name)

@@ -11,6 +11,7 @@ import {
   readdir,
   rename,
   rm,
+  stat,
   symlink,
   writeFile,
 } from 'node:fs/promises'
@@ -24,14 +25,14 @@ import { begin, firstProgram, guestProgram, inittab, libvirtd, shell } from './x
 /**
  * What a Xen host of the lab boots from, made of Debian's packages once and kept until what it is made of changes:
  *
- *     xen    vmlinux    initrd    dom0.ext4
+ *     xen    vmlinux    initrd    dom0.ext4    small.img
  *
  * The packages are unpacked as they are, without their scripts, into a folder that becomes dom0's file system. In it are
  * `xl`, libvirtd, the Node that runs this, Ferry's own helper, and what guests boot.
  */
 export async function xenImage(): Promise<string> {
   const texts = [begin, firstProgram, guestProgram, inittab, libvirtd, shell, process.version]
-  const sources = [join(import.meta.dirname, 'xen-image.ts'), RESUME, SMALL]
+  const sources = [join(import.meta.dirname, 'xen-image.ts'), RESUME, SMALL, BOOT]
   const read = await Promise.all(sources.map((file) => readFile(file, 'utf8')))
   const made = JSON.stringify([packages, modules, ...texts, ...read])
   const kept = join(KEPT, createHash('sha256').update(made).digest('hex').slice(0, 24))
@@ -40,21 +41,32 @@ export async function xenImage(): Promise<string> {
   try {
     await build(fresh)
     await rename(join(fresh, 'boot'), kept)
+    await forgetOld()
   } finally {
     await rm(fresh, { recursive: true, force: true })
   }
   return kept
 }
 
+/** Each takes 300 MB. Another tree, or a lab that runs, may use one that is not old. */
+async function forgetOld(): Promise<void> {
+  for (const name of await readdir(KEPT)) {
+    const { mtimeMs } = await stat(join(KEPT, name))
+    if (Date.now() - mtimeMs > OLD_MS) await rm(join(KEPT, name), { recursive: true, force: true })
+  }
+}
+
+const OLD_MS = 24 * 60 * 60_000
 const ROOT = join(import.meta.dirname, '..', '..')
 const KEPT = join(ROOT, 'node_modules', '.cache', 'ferry', 'xen')
 const SMALL = join(import.meta.dirname, 'xen-guest.c')
+const BOOT = join(import.meta.dirname, 'xen-boot.S')
 const RESUME = join(ROOT, 'host-agent', 'drivers', 'xen', 'resume.c')
 
 const packages = [
   'bash coreutils sed grep util-linux mount kmod iproute2 procps busybox-static socat base-files',
   'libc-bin netbase libstdc++6 xen-system-amd64 libxen-dev linux-image-amd64',
-  'libvirt-daemon libvirt-daemon-driver-xen libvirt-clients',
+  'qemu-system-xen libvirt-daemon libvirt-daemon-driver-xen libvirt-clients',
 ].flatMap((names) => names.split(' '))
 /** They come with those, and nothing here uses them: what installs packages, Debian's own initrd, pygrub. */
 const unused =
@@ -92,6 +104,7 @@ async function build(folder: string): Promise<void> {
   const [early, ofGuest] = await keepModules(root, join(kernel, 'lib/modules', version), version)
   await writeFile(join(boot, 'initrd'), cpio(await firstFiles(root, early)))
   await furnish(root, join(boot, 'vmlinux'), await entriesOf(root, ofGuest))
+  await writeFile(join(boot, 'small.img'), await bootDisk(join(root, 'guest/small'), folder))
   const made = join(boot, 'dom0.ext4')
   await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-O', '^has_journal', '-d', root, made, '1G'])
 }
@@ -273,6 +286,40 @@ const bare = [
   '-fno-asynchronous-unwind-tables -nostdlib -static -no-pie',
   '-Wl,--build-id=none,-z,noexecstack,-e,start,-Ttext-segment=0x100000',
 ].flatMap((words) => words.split(' '))
+
+const PROGRAM_HEADERS_AT = 28
+const PROGRAM_HEADERS = 44
+const ENTRY_AT = 24
+const LOAD = 1
+
+/** The same program on a disk that a PC boots from ("System V ABI": what is loaded from where in a file, and to where). */
+async function bootDisk(elf: string, folder: string): Promise<Buffer> {
+  const file = await readFile(elf)
+  const [first, count] = [file.readUInt32LE(PROGRAM_HEADERS_AT), file.readUInt16LE(PROGRAM_HEADERS)]
+  const parts = Array.from({ length: count }, (_, nth) => {
+    const word = (at: number) => file.readUInt32LE(first + nth * 32 + at * 4)
+    return { kind: word(0), from: word(1), at: word(2), bytes: word(4), inMemory: word(5) }
+  }).filter(({ kind }) => kind === LOAD)
+  const at = Math.min(...parts.map((part) => part.at))
+  const bytes =
+    Math.max(...parts.filter((part) => part.bytes > 0).map((part) => part.at + part.bytes)) - at
+  const end = Math.max(...parts.map((part) => part.at + part.inMemory))
+  const program = Buffer.alloc(Math.ceil(bytes / SECTOR_BYTES) * SECTOR_BYTES)
+  for (const part of parts) file.copy(program, part.at - at, part.from, part.from + part.bytes)
+  const numbers = {
+    SECTORS: program.length / SECTOR_BYTES,
+    AT: at,
+    BYTES: bytes,
+    ZEROS: end - at - bytes,
+    ENTRY: file.readUInt32LE(ENTRY_AT),
+  }
+  const symbols = Object.entries(numbers).map(([name, number]) => `,--defsym,${name}=${number}`)
+  const sector = join(folder, 'boot-sector')
+  const layout = '-Wl,--build-id=none,--oformat=binary,-Ttext=0x7c00,-e,boot'
+  const words = ['-m32', '-nostdlib', '-static', '-no-pie', layout, `-Wa${symbols.join('')}`]
+  await run('cc', [...words, '-o', sector, BOOT])
+  return Buffer.concat([await readFile(sector), program])
+}
 
 /**
  * Xen hides SEP on the processor that QEMU shows it, and libvirt's driver for Xen does not start where no model of its

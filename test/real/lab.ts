@@ -252,7 +252,12 @@ export async function openLab(options: LabOptions): Promise<Lab> {
       )
       return status(migration)
     },
-    event: (what, isIt, limitMs) => nextEvent(connection, what, isIt, limitMs),
+    event: (what, isIt, limitMs) => {
+      const seen = nextEvent(connection, what, isIt, limitMs)
+      // A test that fails before it waits for this has something else to say.
+      seen.catch(() => {})
+      return seen
+    },
     link: (host) => named(links, host),
     logLink: (name) => named(logLinks, name),
     ferry: (...words) => ferryAt(server, ...words),

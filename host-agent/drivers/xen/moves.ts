@@ -99,8 +99,14 @@ export function xenMoves(xl: Xl, notes: Notes): Moves {
       const wasPaused = here.state !== 'running'
       // First: one that runs under the other name would look as if it had been sent.
       await named(domain, vm)
-      if (domain.state === 'paused') await xl.unpause(domain)
       if (domain.state === 'suspended') await xl.resume(domain)
+      if (domain.state === 'paused') {
+        const config = (await xl.configs()).get(domain.domid)
+        // To be sent it is suspended; only PV guests, that are saved, are paused by us.
+        const isByHand = config !== undefined && needsOf(config).machine !== 'pv'
+        if (isByHand) return { wasPaused, runningAt: clock.now(), leftPaused: true }
+        await xl.unpause(domain)
+      }
       return { wasPaused, runningAt: clock.now() }
     },
 
