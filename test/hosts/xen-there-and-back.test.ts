@@ -1,3 +1,3 @@
 import { thereAndBack } from '../lab/xen-there-and-back.ts'
 
-thereAndBack('a guest of Xen that runs while it is copied', ['small hvm', 'linux'])
+thereAndBack('a guest of Xen that runs while it is copied', 'linux')
