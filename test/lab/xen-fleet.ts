@@ -2,6 +2,7 @@ import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import * as assert from 'uvu/assert'
 import { isEnded } from '@ferry/events/phases'
+import type { Event } from '@ferry/schemas/event'
 import type { MigrationView } from '@ferry/schemas/view'
 
 import { withLab } from '../real/lab.ts'
@@ -31,7 +32,7 @@ export type XenFleet = {
   readonly kill: (rack: Rack, vm: string, victims: readonly Victim[]) => Promise<void>
   readonly move: (request: string, vm: string, target: Rack, policy?: object) => Promise<void>
   readonly ended: (request: string) => Promise<MigrationView>
-  /** One domain in the world, on that host, running under its own name, whole, counting on from where it was, and reached if it has a card. */
+  /** One domain in the world, on that host, running under its own name, whole, counting on from where it was, and reached by its card. */
   readonly onlyOn: (rack: Rack, vm: string) => Promise<void>
   /** Every number that it has counted to was counted once, on one of the hosts; a move may cut a line in two. */
   readonly countedOnce: (vm: string, moves: number) => Promise<void>
@@ -123,7 +124,11 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
           ? { as: 'cfg', text: describeXenGuest(vm, guest) }
           : { as: 'xml', text: describeLibxlGuest(vm, guest) }
       await writeFile(join(definitions, `${vm}.${description.as}`), description.text)
+      const isSaid = (event: Event) => event.type === 'GuestStarted' && event.vm === vm
+      const started = lab.event(`the start of ${vm}`, isSaid, PATIENCE_MS)
       await lab.start(vm, 'rack1', PATIENCE_MS)
+      // Where it is small it counts before that is said.
+      await started
       const hasCounted = async () => ((await lastCount(hosts, 'rack1', vm))?.count ?? 0) > 2
       await until(`${vm} to count`, hasCounted, PATIENCE_MS, LOOK_EVERY_MS)
     },

@@ -1,7 +1,7 @@
 /*
- * A guest of a few kilobytes for Xen: PVH, or HVM behind `xen-boot.S`. It counts, twice a second at most, and says with each count whether its memory
- * is still what it was; it suspends when it is asked to, and goes on wherever it wakes up. It has no devices. Linux says
- * the same and more (xen-dom0.ts), and is ten times as large to copy.
+ * A guest of a few kilobytes for Xen: PVH, or HVM behind `xen-boot.S`. It counts, twice a second at most, and says with
+ * each count whether its memory is still what it was; it suspends when it is asked to, and goes on wherever it wakes up.
+ * It has no devices. Linux says the same and more (`xen-dom0.ts`), and is ten times as large to copy.
  *
  * Xen starts it at `start` in 32-bit mode without paging, so an address is what Xen calls it, too. What Xen, its store and
  * its console expect stands in xen/include/public (hvm/params.h, io/console.h, io/xs_wire.h, sched.h, arch-x86/xen.h).

@@ -21,6 +21,7 @@ import { gzipSync, gunzipSync } from 'node:zlib'
 import { cpio, folder, program } from './cpio.ts'
 import type { Entry } from './cpio.ts'
 import { begin, firstProgram, guestProgram, inittab, libvirtd, shell } from './xen-dom0.ts'
+import { diskOf, makeSmall } from './xen-small.ts'
 
 /**
  * What a Xen host of the lab boots from, made of Debian's packages once and kept until what it is made of changes:
@@ -32,7 +33,8 @@ import { begin, firstProgram, guestProgram, inittab, libvirtd, shell } from './x
  */
 export async function xenImage(): Promise<string> {
   const texts = [begin, firstProgram, guestProgram, inittab, libvirtd, shell, process.version]
-  const sources = [join(import.meta.dirname, 'xen-image.ts'), RESUME, SMALL, BOOT]
+  const own = ['xen-image.ts', 'xen-small.ts', 'xen-guest.c', 'xen-boot.S']
+  const sources = [...own.map((name) => join(import.meta.dirname, name)), RESUME]
   const read = await Promise.all(sources.map((file) => readFile(file, 'utf8')))
   const made = JSON.stringify([packages, modules, ...texts, ...read])
   const kept = join(KEPT, createHash('sha256').update(made).digest('hex').slice(0, 24))
@@ -59,8 +61,6 @@ async function forgetOld(): Promise<void> {
 const OLD_MS = 24 * 60 * 60_000
 const ROOT = join(import.meta.dirname, '..', '..')
 const KEPT = join(ROOT, 'node_modules', '.cache', 'ferry', 'xen')
-const SMALL = join(import.meta.dirname, 'xen-guest.c')
-const BOOT = join(import.meta.dirname, 'xen-boot.S')
 const RESUME = join(ROOT, 'host-agent', 'drivers', 'xen', 'resume.c')
 
 const packages = [
@@ -104,7 +104,7 @@ async function build(folder: string): Promise<void> {
   const [early, ofGuest] = await keepModules(root, join(kernel, 'lib/modules', version), version)
   await writeFile(join(boot, 'initrd'), cpio(await firstFiles(root, early)))
   await furnish(root, join(boot, 'vmlinux'), await entriesOf(root, ofGuest))
-  await writeFile(join(boot, 'small.img'), await bootDisk(join(root, 'guest/small'), folder))
+  await diskOf(join(root, 'guest/small'), join(boot, 'small.img'))
   const made = join(boot, 'dom0.ext4')
   await run('mke2fs', ['-q', '-F', '-t', 'ext4', '-O', '^has_journal', '-d', root, made, '1G'])
 }
@@ -266,7 +266,7 @@ async function furnish(root: string, kernel: string, modules: readonly Entry[]):
     program('init', Buffer.from(guestProgram)),
   ])
   await writeFile(join(root, 'guest/initrd'), gzipSync(guest, { level: 1 }))
-  await run('cc', [...bare, '-o', join(root, 'guest/small'), SMALL])
+  await makeSmall(join(root, 'guest/small'))
   await copyFile(process.execPath, join(root, 'usr/bin/node'))
   const libraries = join(root, 'usr/lib/x86_64-linux-gnu')
   const helper = join(root, 'usr/local/lib/ferry/xen-resume')
@@ -278,47 +278,6 @@ async function furnish(root: string, kernel: string, modules: readonly Entry[]):
     await rm(join(libraries, 'libvirt/connection-driver', `libvirt_driver_${name}.so`))
   for (const name of ['boot', 'usr/include', 'usr/share/doc'])
     await rm(join(root, name), { recursive: true, force: true })
-}
-
-/** A program of 32 bits under which there is nothing: no library, no system, and no unit for floating point. */
-const bare = [
-  '-m32 -Os -Wall -ffreestanding -fno-pic -fno-stack-protector -mgeneral-regs-only -fcf-protection=none',
-  '-fno-asynchronous-unwind-tables -nostdlib -static -no-pie',
-  '-Wl,--build-id=none,-z,noexecstack,-e,start,-Ttext-segment=0x100000',
-].flatMap((words) => words.split(' '))
-
-const PROGRAM_HEADERS_AT = 28
-const PROGRAM_HEADERS = 44
-const ENTRY_AT = 24
-const LOAD = 1
-
-/** The same program on a disk that a PC boots from ("System V ABI": what is loaded from where in a file, and to where). */
-async function bootDisk(elf: string, folder: string): Promise<Buffer> {
-  const file = await readFile(elf)
-  const [first, count] = [file.readUInt32LE(PROGRAM_HEADERS_AT), file.readUInt16LE(PROGRAM_HEADERS)]
-  const parts = Array.from({ length: count }, (_, nth) => {
-    const word = (at: number) => file.readUInt32LE(first + nth * 32 + at * 4)
-    return { kind: word(0), from: word(1), at: word(2), bytes: word(4), inMemory: word(5) }
-  }).filter(({ kind }) => kind === LOAD)
-  const at = Math.min(...parts.map((part) => part.at))
-  const bytes =
-    Math.max(...parts.filter((part) => part.bytes > 0).map((part) => part.at + part.bytes)) - at
-  const end = Math.max(...parts.map((part) => part.at + part.inMemory))
-  const program = Buffer.alloc(Math.ceil(bytes / SECTOR_BYTES) * SECTOR_BYTES)
-  for (const part of parts) file.copy(program, part.at - at, part.from, part.from + part.bytes)
-  const numbers = {
-    SECTORS: program.length / SECTOR_BYTES,
-    AT: at,
-    BYTES: bytes,
-    ZEROS: end - at - bytes,
-    ENTRY: file.readUInt32LE(ENTRY_AT),
-  }
-  const symbols = Object.entries(numbers).map(([name, number]) => `,--defsym,${name}=${number}`)
-  const sector = join(folder, 'boot-sector')
-  const layout = '-Wl,--build-id=none,--oformat=binary,-Ttext=0x7c00,-e,boot'
-  const words = ['-m32', '-nostdlib', '-static', '-no-pie', layout, `-Wa${symbols.join('')}`]
-  await run('cc', [...words, '-o', sector, BOOT])
-  return Buffer.concat([await readFile(sector), program])
 }
 
 /**
