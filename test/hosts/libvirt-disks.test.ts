@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { killIn } from '../kill.ts'
 import type { LibvirtHosts } from '../lab/libvirt-hosts.ts'
 import { PATIENCE_MS, racks, withGuest } from '../lab/libvirt-stage.ts'
 import type { Rack, Stage } from '../lab/libvirt-stage.ts'
@@ -117,9 +118,11 @@ const whileDisksFlow = ({ lab }: Stage) => {
   return until('the disks to flow', () => passedBytes() > 2 ** 20, PATIENCE_MS)
 }
 
-const hurry = async ({ lab }: Stage, migration: string) => {
-  const { code, stderr } = await lab.ferry('limit', migration, '--bandwidth', 'none')
-  assert.is(code, 0, stderr)
+/** Between two attempts there is nothing to limit. */
+const hurry = ({ lab }: Stage, migration: string) => {
+  const limit = () => lab.ferry('limit', migration, '--bandwidth', 'none')
+  const isTaken = async () => (await limit()).code === 0
+  return until(`${migration} to take another limit`, isTaken, PATIENCE_MS)
 }
 
 test('move with it, there and back and there again, and nothing of them is lost', async () => {
@@ -226,10 +229,8 @@ const blows = {
   },
   'what moves them': {
     attempt: 2,
-    strike: async ({ lab }: Stage, rack: Rack) => {
-      const file = join(lab.folder, rack, 'movers', 'web1', 'mover.pid')
-      process.kill(Number(await readFile(file, 'utf8')), 'SIGKILL')
-    },
+    strike: ({ lab }: Stage, rack: Rack) =>
+      killIn(join(lab.folder, rack, 'movers', 'web1', 'mover.pid')),
   },
   libvirtd: {
     attempt: 2,

@@ -1,7 +1,7 @@
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { killIn } from '../kill.ts'
 import { PATIENCE_MS, bootSectorGuest, racks, withGuest } from '../lab/libvirt-stage.ts'
 import type { Lab } from '../real/lab.ts'
 import { until } from '../until.ts'
@@ -73,8 +73,7 @@ for (const killed of racks)
       const reached = moments['while it copies'](lab)
       await move('m1', 'rack2', slowly)
       await reached
-      const file = join(lab.folder, killed, 'movers', 'web1', 'mover.pid')
-      process.kill(Number(await readFile(file, 'utf8')), 'SIGKILL')
+      await killIn(join(lab.folder, killed, 'movers', 'web1', 'mover.pid'))
       const { phase, attempt } = await ended('m1')
       assert.is(phase, 'completed')
       assert.is(attempt, 2)

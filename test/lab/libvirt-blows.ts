@@ -1,9 +1,9 @@
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Event } from '@ferry/schemas/event'
 import { recordOf } from '../real/chaos/record.ts'
 import type { Telling } from '../real/chaos/record.ts'
 import type { Link, Way } from '../real/link.ts'
+import { killIn } from '../kill.ts'
 import { until } from '../until.ts'
 import { other } from './libvirt-stage.ts'
 import type { Rack, Stage } from './libvirt-stage.ts'
@@ -93,6 +93,9 @@ export const moments: Readonly<
   released: { fact: 'SourceReleased', hold: async () => {} },
 }
 
+const killMover = ({ lab, target }: Scene): Promise<void> =>
+  killIn(join(lab.folder, target, 'movers', 'web1', 'mover.pid'))
+
 type Blow = {
   readonly strike: (scene: Scene) => Promise<void>
   /** Where there is one to be killed; absent: always. */
@@ -119,14 +122,4 @@ async function replaced(agent: ReturnType<Scene['lab']['agent']>): Promise<void>
 async function libvirtdKilled(hosts: Scene['hosts'], rack: Rack): Promise<void> {
   await hosts.end(rack, 'SIGKILL')
   await hosts.start(rack)
-}
-
-async function killMover({ lab, target }: Scene): Promise<void> {
-  const file = join(lab.folder, target, 'movers', 'web1', 'mover.pid')
-  let pid = Number.NaN
-  await until('a mover to be there', async () => {
-    pid = Number(await readFile(file, 'utf8').catch(() => 'none'))
-    return Number.isInteger(pid)
-  })
-  process.kill(pid, 'SIGKILL')
 }

@@ -81,7 +81,7 @@ test("the target's QEMU may die: the guest goes on at home", () =>
     await copying(lab, 'm1', { ...slowly, attempts: 1 })
     const target = (await lab.qemus()).find(({ folder }) => folder.includes('/rack2/'))
     assert.ok(target)
-    process.kill(target?.pid ?? 0, 'SIGKILL')
+    process.kill(target.pid, 'SIGKILL')
     assert.is((await lab.ended('m1')).phase, 'abandoned')
     const { attempts } = await readTimeline(lab.connection, 'm1')
     assert.ok(attempts[0]?.said.some(({ what }) => what === 'ReceiveFailed'))

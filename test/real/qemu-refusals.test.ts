@@ -162,7 +162,8 @@ test('to start what runs already, though the folder that leads to it has been wi
     refusal: { type: 'GuestAlreadyHere', vm: 'web1', state: 'unresponsive' },
   })
   await next.close()
-  process.kill(copy?.pid ?? 0, 'SIGKILL')
+  assert.ok(copy)
+  process.kill(copy.pid, 'SIGKILL')
   await until('it to be gone', async () => (await qemusUnder(root)).length === 0)
 })
 

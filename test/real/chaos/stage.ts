@@ -1,6 +1,6 @@
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { smallGuest } from '../../guest/boot-sector.ts'
+import { pidIn } from '../../kill.ts'
 import { until } from '../../until.ts'
 import type { Lab } from '../lab.ts'
 import type { Link, Way } from '../link.ts'
@@ -96,5 +96,3 @@ export async function setStage(lab: Lab, name: string): Promise<Stage> {
     folderOn,
   }
 }
-
-const pidIn = async (file: string): Promise<number> => Number(await readFile(file, 'utf8'))
