@@ -218,30 +218,35 @@ test('a copy that is cancelled leaves no image behind', async () => {
   })
 })
 
-/** Who is killed, and in which attempt the guest then arrives. */
-const blows = {
+type Blow = {
+  readonly attempts: readonly number[]
+  readonly strike: (stage: Stage, rack: Rack) => Promise<void>
+}
+
+/** Who is killed, and in which attempt the guest then arrives; what libvirtd leaves in QEMU may cost one more. */
+const blows: Readonly<Record<string, Blow>> = {
   'the agent': {
-    attempt: 1,
+    attempts: [1],
     strike: async ({ lab }: Stage, rack: Rack) => {
       await lab.agent(rack).end('SIGKILL')
       lab.agent(rack).start()
     },
   },
   'what moves them': {
-    attempt: 2,
+    attempts: [2],
     strike: ({ lab }: Stage, rack: Rack) =>
       killIn(join(lab.folder, rack, 'movers', 'web1', 'mover.pid')),
   },
   libvirtd: {
-    attempt: 2,
+    attempts: [2, 3],
     strike: async ({ hosts }: Stage, rack: Rack) => {
       await hosts.end(rack, 'SIGKILL')
       await hosts.start(rack)
     },
   },
-} as const
+}
 
-for (const [who, { attempt, strike }] of Object.entries(blows))
+for (const [who, { attempts, strike }] of Object.entries(blows))
   for (const killed of racks)
     test(`arrive though ${who} at the ${sideOf(killed)} is killed while they are copied`, async () => {
       const { guest, disksAreWhole } = diskGuest()
@@ -255,7 +260,7 @@ for (const [who, { attempt, strike }] of Object.entries(blows))
         await hurry(stage, 'm1')
         const found = await ended('m1')
         assert.is(found.phase, 'completed')
-        assert.is(found.attempt, attempt)
+        assert.ok(attempts.includes(found.attempt ?? 0), `it arrived in attempt ${found.attempt}`)
         await onlyOn('rack2')
         await disksAreWhole(hosts, 'rack2')
       })

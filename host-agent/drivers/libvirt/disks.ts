@@ -120,4 +120,25 @@ export const disksToSend = (
     }),
   )
 
+/** Why no copy of a guest's disks begins any more: what an earlier one needed is still in QEMU. */
+export const isInTheWay = ({ failure }: CopyFailed): boolean =>
+  failure.type === 'HypervisorFailed' && failure.message.includes("node-name='migration-")
+
+/**
+ * A libvirtd that is killed just when it has had QEMU open the way to the target's disk leaves it there, and knows nothing
+ * of it when it is back (9.0, seen in one of three such kills). QEMU does not let go of one that is in use.
+ */
+export async function clearTheWay(
+  disks: readonly DiskToSend[],
+  domain: Domain,
+  libvirt: Libvirt,
+): Promise<void> {
+  for (const { target } of disks)
+    for (const layer of ['format', 'storage']) {
+      const node = { 'node-name': `migration-${target}-${layer}` }
+      const command = JSON.stringify({ execute: 'blockdev-del', arguments: node })
+      await libvirt.call(procedures.tellMonitor, { domain, command, flags: 0 })
+    }
+}
+
 const failed = (message: string) => new CopyFailed({ type: 'HypervisorFailed', message })

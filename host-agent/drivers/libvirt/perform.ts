@@ -9,7 +9,7 @@ import { imageFromSocket } from '../../transfer/image.ts'
 import type { Image } from '../../transfer/image.ts'
 import { listenFor } from '../one-visitor.ts'
 import type { Daemon, Looked } from './daemon.ts'
-import { bringing, disksAsked, disksToSend } from './disks.ts'
+import { bringing, clearTheWay, disksAsked, disksToSend, isInTheWay } from './disks.ts'
 import { disksOut } from './disks-out.ts'
 import type { DisksOut } from './disks-out.ts'
 import { hold, letGo } from './holder.ts'
@@ -178,6 +178,9 @@ export async function perform(
   } catch (error) {
     await letGo(folder)
     libvirt.close()
+    // For the next attempt.
+    if (error instanceof CopyFailed && isInTheWay(error))
+      await clearTheWay(brought, domain, eyes).catch(() => {})
     // libvirt lets it run on when its migration fails, also one that somebody has paused meanwhile.
     if (watched?.isPausedByHand() === true) await eyes.call(procedures.suspend, { domain })
     throw error

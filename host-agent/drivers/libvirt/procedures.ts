@@ -204,6 +204,13 @@ export const procedures = {
     takes: struct({ event: int, domain: optional(domain) }),
     gives: struct({ callback: int }),
   },
+  /** A command of QMP and its answer; libvirt marks the guest as tainted for it. */
+  tellMonitor: {
+    program: QEMU_PROGRAM,
+    number: 1,
+    takes: struct({ domain, command: words, flags: uint }),
+    gives: struct({ answer: words }),
+  },
   watchMonitor: {
     program: QEMU_PROGRAM,
     number: 4,
