@@ -266,4 +266,20 @@ for (const [who, { attempts, strike }] of Object.entries(blows))
       })
     })
 
+test('arrive though a libvirtd that was killed has left in QEMU what an earlier copy needed', async () => {
+  const { guest, disksAreWhole } = diskGuest()
+  await withGuest(guest, async ({ hosts, onlyOn, move, ended }) => {
+    await onlyOn('rack1')
+    const left = { driver: 'null-co', 'node-name': 'migration-vdb-storage', size: 2 ** 20 }
+    const command = JSON.stringify({ execute: 'blockdev-add', arguments: left })
+    await hosts.virsh('rack1', 'qemu-monitor-command', 'web1', command)
+    await move('m1', 'rack2', along)
+    const { phase, attempt } = await ended('m1')
+    assert.is(phase, 'completed')
+    assert.is(attempt, 2)
+    await onlyOn('rack2')
+    await disksAreWhole(hosts, 'rack2')
+  })
+})
+
 test.run()
