@@ -178,7 +178,7 @@ export async function perform(
   } catch (error) {
     await letGo(folder)
     libvirt.close()
-    // For the next attempt.
+    // For the next attempt; where it cannot be done, that one will say the same.
     if (error instanceof CopyFailed && isInTheWay(error))
       await clearTheWay(brought, domain, eyes).catch(() => {})
     // libvirt lets it run on when its migration fails, also one that somebody has paused meanwhile.

@@ -28,6 +28,12 @@ export function xenMoves(xl: Xl, notes: Notes): Moves {
     await notes.forget(vm)
   }
 
+  /** Only a PV guest is saved, and so paused by us; any other is suspended to be sent. */
+  const isSaved = async ({ domid }: Domain): Promise<boolean> => {
+    const config = (await xl.configs()).get(domid)
+    return config === undefined || needsOf(config).machine === 'pv'
+  }
+
   /** Behind its first instruction: a name that is not changed any more is changed by whoever looks next. */
   const named = async (domain: Domain, vm: string): Promise<void> => {
     if (domain.name !== vm) await xl.rename(domain, vm)
@@ -100,14 +106,11 @@ export function xenMoves(xl: Xl, notes: Notes): Moves {
       // First: one that runs under the other name would look as if it had been sent.
       await named(domain, vm)
       if (domain.state === 'suspended') await xl.resume(domain)
-      if (domain.state === 'paused') {
-        const config = (await xl.configs()).get(domain.domid)
-        // To be sent it is suspended; only PV guests, that are saved, are paused by us.
-        const isByHand = config !== undefined && needsOf(config).machine !== 'pv'
-        if (isByHand) return { wasPaused, runningAt: clock.now(), leftPaused: true }
-        await xl.unpause(domain)
-      }
-      return { wasPaused, runningAt: clock.now() }
+      if (domain.state === 'paused' && (await isSaved(domain))) await xl.unpause(domain)
+      const answer = { wasPaused, runningAt: clock.now() }
+      // Whatever else is paused now was paused by somebody, and stays so.
+      const now = (await look(vm))?.domain
+      return now?.state === 'paused' ? { ...answer, leftPaused: true } : answer
     },
 
     clear: async (vm) => {
