@@ -1,15 +1,15 @@
 import { once } from 'node:events'
-import { PassThrough } from 'node:stream'
 import { systemClock, within } from '@ferry/events/clock'
 import type { GuestState } from '@ferry/schemas/guest'
 import { CopyFailed } from '@ferry/host-agent/driver'
-import type { Driver, PerformOrder, ReceiveOrder } from '@ferry/host-agent/driver'
-import { FRAME_HEADER_BYTES } from '@ferry/host-agent/transfer/frames'
+import type { Driver, PerformOrder } from '@ferry/host-agent/driver'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { testDial } from '../dial.ts'
 import { failureOf } from '../failure.ts'
 import { until } from '../until.ts'
+import { openWire, performOrder, receiveOrder } from './wire.ts'
+import type { Wire } from './wire.ts'
 
 /**
  * The promises of a Driver (D1 to D6 in `host-agent/driver.ts`). Each call is made twice, each is made by an agent that
@@ -426,57 +426,3 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
 
   test.run()
 }
-
-/** Where an image goes in and comes out again; it breaks after so many bytes. */
-function openWire(breaksAfterBytes = Number.POSITIVE_INFINITY) {
-  const stream = new PassThrough({ highWaterMark: 2 ** 20 })
-  let passedBytes = 0
-  stream.on('error', () => {}).on('data', (piece: Buffer) => (passedBytes += piece.length))
-  stream.pause()
-  return {
-    stream,
-    breaksAfterBytes,
-    passedBytes: () => passedBytes,
-    end: () => void stream.end(),
-    cut: () => void stream.destroy(),
-  }
-}
-type Wire = ReturnType<typeof openWire>
-
-const performOrder = ({ stream, breaksAfterBytes }: Wire): PerformOrder => ({
-  dial: testDial(),
-  signal: new AbortController().signal,
-  gate: async () => {},
-  paused: () => {},
-  round: () => {},
-  progress: () => {},
-  send: async (image) => {
-    let sentBytes = 0
-    for (let frame = await image.next(); frame !== undefined; frame = await image.next()) {
-      const piece = Buffer.from(frame.subarray(FRAME_HEADER_BYTES))
-      sentBytes += piece.length
-      if (stream.destroyed || sentBytes > breaksAfterBytes) {
-        stream.destroy()
-        throw new CopyFailed({ type: 'StreamBroken', sentBytes, code: 'EPIPE' })
-      }
-      if (!stream.write(piece)) await Promise.race([once(stream, 'drain'), once(stream, 'close')])
-    }
-  },
-})
-
-const receiveOrder = ({ stream }: Wire): ReceiveOrder => ({
-  signal: new AbortController().signal,
-  fill: async (hypervisor) => {
-    let receivedBytes = 0
-    hypervisor.on('error', () => {})
-    try {
-      for await (const chunk of stream) {
-        receivedBytes += (chunk as Buffer).length
-        hypervisor.write(chunk)
-      }
-    } catch {
-      throw new CopyFailed({ type: 'StreamCut', receivedBytes })
-    }
-    hypervisor.end()
-  },
-})

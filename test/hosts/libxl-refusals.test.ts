@@ -1,6 +1,8 @@
 import { failureOf } from '../failure.ts'
-import { PAIR_PATIENCE_MS, names, openXenPair, performOrder } from '../lab/xen-pair.ts'
+import { openWire, performOrder } from '../contract/wire.ts'
+import { openXenPair } from '../lab/xen-pair.ts'
 import type { XenPair } from '../lab/xen-pair.ts'
+import { PATIENCE_MS, names } from '../lab/xen-seats.ts'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { until } from '../until.ts'
@@ -35,7 +37,12 @@ test('a stream that the target cannot read is refused with both numbers, and not
 })
 
 test('a source whose libvirt offers more than the target has said does not send, and its guest can be moved after that', async () => {
-  const failure = await failureOf(pair.source.perform(vm, performOrder({ cookie: '1' })))
+  const failure = await failureOf(
+    pair.source.perform(vm, {
+      ...performOrder(openWire()),
+      cookie: '1',
+    }),
+  )
   assert.ok(failure.type === 'HypervisorFailed')
   assert.match(failure.message, /version 2 .* none above 1/)
   assert.match(await virsh('domjobinfo', vm), /None/)
@@ -90,7 +97,7 @@ test('whoever would end a guest by virsh while it is sent is told that he cannot
     paused: () => (isPaused = true),
   })
   copying.catch(() => {})
-  await until('the guest to stand still', async () => isPaused, PAIR_PATIENCE_MS)
+  await until('the guest to stand still', async () => isPaused, PATIENCE_MS)
   const { code, text } = await pair.hosts.shell('source', `virsh -c xen:///system destroy ${vm}`)
   open()
   await copying

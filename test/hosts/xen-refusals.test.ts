@@ -2,9 +2,11 @@ import type { Landing } from '@ferry/host-agent/driver'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { failureOf } from '../failure.ts'
-import { PAIR_PATIENCE_MS, openXenPair, performOrder } from '../lab/xen-pair.ts'
+import { openWire, performOrder } from '../contract/wire.ts'
+import { openXenPair } from '../lab/xen-pair.ts'
 import type { XenPair } from '../lab/xen-pair.ts'
-import { SHARED_DISK } from '../lab/xen-hosts.ts'
+import { LOOK_EVERY_MS, SHARED_DISK } from '../lab/xen-hosts.ts'
+import { PATIENCE_MS } from '../lab/xen-seats.ts'
 import { until } from '../until.ts'
 
 /** What a host says no to, in words that say why; and what becomes of a guest that somebody else lays hands on by xl. */
@@ -18,6 +20,20 @@ test.before(async () => {
   await pair.start(vm, 'small')
 })
 test.after(async () => pair.close())
+
+/** What becomes of a copy in whose first round somebody does this to the guest. */
+async function failureWith(...hand: readonly string[]) {
+  await pair.target.prepare(await pair.landing(vm))
+  let laid: Promise<string> | undefined
+  const round = () => {
+    laid ??= pair.hosts.run('source', 'xl', ...hand)
+    laid.catch(() => {})
+  }
+  const failure = await failureOf(pair.copy(vm, { round }))
+  await laid
+  await pair.target.clear(vm)
+  return failure
+}
 
 /** What the target would be asked to take, with something else in it. */
 const prepare = async (landing: Landing, change: (definition: { needs: object }) => object) => {
@@ -62,7 +78,7 @@ test('a guest that its host would start by itself does not leave', async () => {
 })
 
 test('a guest whose disks dom0 cannot write out runs on at home', async () => {
-  // Not a word of xl's: what it was made as is kept here, and asked for when it leaves.
+  // Its disk is there when the guest leaves, and not any more when it is to be written out.
   await pair.target.prepare(await pair.landing(vm))
   await pair.hosts.shell(
     'source',
@@ -80,16 +96,7 @@ test('a guest whose disks dom0 cannot write out runs on at home', async () => {
 })
 
 test('a guest that somebody pauses while it is copied stays paused, and stays at home', async () => {
-  await pair.target.prepare(await pair.landing(vm))
-  let isPaused = false
-  const round = () => {
-    if (isPaused) return
-    isPaused = true
-    void pair.hosts.run('source', 'xl', 'pause', vm)
-  }
-  const failure = await failureOf(pair.copy(vm, { round }))
-  assert.ok(failure.type === 'HypervisorFailed', JSON.stringify(failure))
-  await pair.target.clear(vm)
+  assert.is((await failureWith('pause', vm)).type, 'HypervisorFailed')
   const resumed = await pair.source.resume(vm)
   assert.ok(resumed?.wasPaused === true && resumed.leftPaused === true, JSON.stringify(resumed))
   assert.equal(await pair.states(vm), ['paused', undefined])
@@ -98,19 +105,11 @@ test('a guest that somebody pauses while it is copied stays paused, and stays at
 })
 
 test('a guest that somebody ends while it is copied is gone, and its copy with it', async () => {
-  await pair.target.prepare(await pair.landing(vm))
-  let isEnded = false
-  const round = () => {
-    if (isEnded) return
-    isEnded = true
-    void pair.hosts.run('source', 'xl', 'destroy', vm)
-  }
-  await failureOf(pair.copy(vm, { round }))
-  await pair.target.clear(vm)
+  await failureWith('destroy', vm)
   assert.is(await pair.source.resume(vm), undefined)
   const isGone = async () => (await pair.states(vm)).every((state) => state === undefined)
-  await until('nothing of it to be left', isGone, PAIR_PATIENCE_MS)
-  assert.equal(await failureOf(pair.source.perform(vm, performOrder({}))), {
+  await until('nothing of it to be left', isGone, PATIENCE_MS, LOOK_EVERY_MS)
+  assert.equal(await failureOf(pair.source.perform(vm, performOrder(openWire()))), {
     type: 'GuestGone',
     vm,
   })

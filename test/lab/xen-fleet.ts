@@ -9,7 +9,7 @@ import { withLab } from '../real/lab.ts'
 import type { Lab } from '../real/lab.ts'
 import { until } from '../until.ts'
 import { putPrograms } from './programs.ts'
-import { countsOf, describeLibxlGuest, describeXenGuest, hasCard, lastCount } from './xen-guest.ts'
+import { countsOf, defineGuest, hasCard, lastCount } from './xen-guest.ts'
 import type { XenGuest } from './xen-guest.ts'
 import { GUEST_ADDRESS, LOOK_EVERY_MS, OUTSIDE, openXenHosts, quoted } from './xen-hosts.ts'
 import type { XenHosts, XenTool } from './xen-hosts.ts'
@@ -119,11 +119,7 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
     domains,
     start: async (vm, guest) => {
       isReachable = hasCard(guest)
-      const description =
-        tool === 'xl'
-          ? { as: 'cfg', text: describeXenGuest(vm, guest) }
-          : { as: 'xml', text: describeLibxlGuest(vm, guest) }
-      await writeFile(join(definitions, `${vm}.${description.as}`), description.text)
+      await defineGuest(definitions, tool, vm, guest)
       const isSaid = (event: Event) => event.type === 'GuestStarted' && event.vm === vm
       const started = lab.event(`the start of ${vm}`, isSaid, PATIENCE_MS)
       await lab.start(vm, 'rack1', PATIENCE_MS)

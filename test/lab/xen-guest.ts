@@ -1,5 +1,7 @@
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { BRIDGE, SHARED_DISK } from './xen-hosts.ts'
-import type { XenHosts } from './xen-hosts.ts'
+import type { XenHosts, XenTool } from './xen-hosts.ts'
 
 /** Debian's kernel with a disk that both hosts see and a card on each host's own bridge; or `xen-guest.c`, a tenth to copy. */
 export type XenGuest = keyof typeof guests
@@ -77,7 +79,7 @@ const machines = {
 }
 
 /** The same as libvirt wants it described. */
-export function describeLibxlGuest(vm: string, guest: XenGuest): string {
+function describeLibxlGuest(vm: string, guest: XenGuest): string {
   const { type, memoryMiB, system, devices } = guests[guest]
   return `<domain type='xen'>
   <name>${vm}</name>
@@ -92,6 +94,12 @@ export function describeLibxlGuest(vm: string, guest: XenGuest): string {
 </domain>
 `
 }
+
+/** Among the definitions that a driver starts guests from. */
+export const defineGuest = (folder: string, tool: XenTool, vm: string, guest: XenGuest) =>
+  tool === 'xl'
+    ? writeFile(join(folder, `${vm}.cfg`), describeXenGuest(vm, guest))
+    : writeFile(join(folder, `${vm}.xml`), describeLibxlGuest(vm, guest))
 
 /** What a guest has said on its console, as a host's xenconsoled has kept it. */
 export type Count = { readonly count: number; readonly fault?: string }

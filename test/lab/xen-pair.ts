@@ -1,20 +1,14 @@
-import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { PassThrough } from 'node:stream'
 import type { Driver, Landing, PerformOrder } from '@ferry/host-agent/driver'
-import { FRAME_HEADER_BYTES } from '@ferry/host-agent/transfer/frames'
 import * as assert from 'uvu/assert'
-import { testDial } from '../dial.ts'
+import { openWire, performOrder, receiveOrder } from '../contract/wire.ts'
 import { until } from '../until.ts'
-import { putPrograms } from './programs.ts'
-import { openFarDriver } from './xen-driver.ts'
-import { describeLibxlGuest, describeXenGuest, lastCount } from './xen-guest.ts'
+import { lastCount } from './xen-guest.ts'
 import type { XenGuest } from './xen-guest.ts'
-import { LOOK_EVERY_MS, openXenHosts } from './xen-hosts.ts'
+import { LOOK_EVERY_MS } from './xen-hosts.ts'
 import type { XenHosts, XenTool } from './xen-hosts.ts'
+import { PATIENCE_MS, openXenSeats } from './xen-seats.ts'
 
-/** Two hosts, and Ferry's driver in each, which is called from here: no agents and no log. */
+/** The same seats, with what stories on two hosts do again and again. */
 export type XenPair = {
   readonly hosts: XenHosts
   readonly source: Driver
@@ -26,43 +20,20 @@ export type XenPair = {
   /** On the source and on the target. */
   readonly states: (vm: string) => Promise<readonly (string | undefined)[]>
   readonly landing: (vm: string) => Promise<Landing>
-  /** Sends it to a target that has been prepared. */
+  /** Sends it to a target that has been prepared. @throws what went wrong first, when neither end is at it any more. */
   readonly copy: (vm: string, more?: Partial<PerformOrder>) => Promise<void>
   readonly close: () => Promise<void>
 }
 
-export const names = ['source', 'target'] as const
-export const PAIR_PATIENCE_MS = 240_000
-
 export async function openXenPair(tool: XenTool): Promise<XenPair> {
-  const root = await mkdtemp(join(tmpdir(), 'ferry-'))
-  const where = { programs: join(root, 'programs'), definitions: join(root, 'vms'), tool }
-  let hosts: XenHosts | undefined
-  try {
-    await mkdir(where.definitions)
-    await putPrograms(['test/lab/xen-seat.ts'], where.programs)
-    hosts = await openXenHosts(root, names)
-    if (tool === 'libxl') await Promise.all(names.map(hosts.startLibvirt))
-    return await open(hosts, root, where)
-  } catch (error) {
-    await hosts?.close()
-    await rm(root, { recursive: true })
-    throw error
-  }
-}
-
-async function open(
-  hosts: XenHosts,
-  root: string,
-  where: { readonly programs: string; readonly definitions: string; readonly tool: XenTool },
-): Promise<XenPair> {
-  const { driver: source } = await openFarDriver(hosts, 'source', where)
-  const { driver: target } = await openFarDriver(hosts, 'target', where)
+  const seats = await openXenSeats(tool)
+  const { hosts, close } = seats
+  const [source, target] = [seats.source.driver, seats.target.driver]
   const counted = async (vm: string) => (await lastCount(hosts, 'source', vm))?.count ?? -1
   const goesOn = async (vm: string) => {
     const before = await counted(vm)
     const isFurther = async () => (await counted(vm)) > before
-    await until(`${vm} to go on`, isFurther, PAIR_PATIENCE_MS, LOOK_EVERY_MS)
+    await until(`${vm} to go on`, isFurther, PATIENCE_MS, LOOK_EVERY_MS)
     assert.is((await lastCount(hosts, 'source', vm))?.fault, undefined)
   }
   return {
@@ -70,12 +41,9 @@ async function open(
     source,
     target,
     goesOn,
+    close,
     start: async (vm, guest) => {
-      const [as, text] =
-        where.tool === 'xl'
-          ? ['cfg', describeXenGuest(vm, guest)]
-          : ['xml', describeLibxlGuest(vm, guest)]
-      await writeFile(join(where.definitions, `${vm}.${as}`), text)
+      await seats.define(vm, guest)
       const begun = await source.start(vm)
       assert.ok('needs' in begun, JSON.stringify(begun))
       await goesOn(vm)
@@ -92,46 +60,14 @@ async function open(
       return { vm, ...begun, migration: 'm1', attempt: 1 }
     },
     copy: async (vm, more = {}) => {
-      const wire = new PassThrough()
-      const send: PerformOrder['send'] = async (image) => {
-        for (let frame = await image.next(); frame !== undefined; frame = await image.next()) {
-          const piece = Buffer.from(frame.subarray(FRAME_HEADER_BYTES))
-          if (!wire.write(piece)) await new Promise((resolve) => wire.once('drain', resolve))
-        }
-      }
-      const sending = source.perform(vm, performOrder({ send, ...more }))
-      const receiving = target.receive(vm, {
-        signal: new AbortController().signal,
-        fill: async (hypervisor) => {
-          for await (const piece of wire)
-            if (!hypervisor.write(piece))
-              await new Promise((resolve) => hypervisor.once('drain', resolve))
-          hypervisor.end()
-        },
-      })
-      sending.then(
-        () => wire.end(),
-        (error: Error) => wire.destroy(error),
-      )
-      const [sent] = await Promise.allSettled([sending, receiving])
-      if (sent.status === 'rejected') throw sent.reason
-      await receiving
-    },
-    close: async () => {
-      await hosts.close()
-      await rm(root, { recursive: true })
+      const wire = openWire()
+      const sending = source.perform(vm, { ...performOrder(wire), ...more })
+      const receiving = target.receive(vm, receiveOrder(wire))
+      sending.then(wire.end, wire.cut)
+      receiving.catch(wire.cut)
+      const both = Promise.all([sending, receiving])
+      await Promise.allSettled([sending, receiving])
+      await both
     },
   }
 }
-
-/** What nobody asked for otherwise: no gate holds it up, and nothing is sent. */
-export const performOrder = (more: Partial<PerformOrder>): PerformOrder => ({
-  dial: testDial(),
-  signal: new AbortController().signal,
-  gate: async () => {},
-  paused: () => {},
-  round: () => {},
-  progress: () => {},
-  send: async () => {},
-  ...more,
-})
