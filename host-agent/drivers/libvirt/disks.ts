@@ -126,7 +126,7 @@ export const isInTheWay = ({ failure }: CopyFailed): boolean =>
 
 /**
  * A libvirtd that is killed just when it has had QEMU open the way to the target's disk leaves it there, and knows nothing
- * of it when it is back (9.0: in 3 of 11 such kills on a busy machine). QEMU does not let go of one that is in use.
+ * of it when it is back (9.0: in 3 of 9 such kills on a busy machine). QEMU does not let go of one that is in use.
  */
 export async function clearTheWay(
   disks: readonly DiskToSend[],
