@@ -65,9 +65,11 @@ export async function openXenPair(tool: XenTool): Promise<XenPair> {
       const receiving = target.receive(vm, receiveOrder(wire))
       sending.then(wire.end, wire.cut)
       receiving.catch(wire.cut)
-      const both = Promise.all([sending, receiving])
+      const firstFailure = Promise.all([sending, receiving])
+      // It is awaited only when both have ended: until then nobody is there to take it.
+      firstFailure.catch(() => {})
       await Promise.allSettled([sending, receiving])
-      await both
+      await firstFailure
     },
   }
 }
