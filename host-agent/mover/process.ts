@@ -127,6 +127,16 @@ async function carryOut(
   const watermark = await watermarkFile(filesIn(order.folder).watermark, edges)
   await watermark.begin(order.mark)
   tell({ begun: true })
+  // It is compared with the log while the agent is on its way.
+  const comparing = openWitness({
+    ...edges,
+    log,
+    me: { host },
+    watermark,
+    settleMs: 0,
+    recovered: async () => end('what becomes of this guest was said by a recovery of the log'),
+  })
+  comparing.catch(() => {})
   await within(
     clock,
     VISIT_MS,
@@ -137,14 +147,7 @@ async function carryOut(
   if (!process.connected) port.cutOff()
   say.info({ vm, migration, attempt, type }, 'carrying out')
 
-  const witness = await openWitness({
-    ...edges,
-    log,
-    me: { host },
-    watermark,
-    settleMs: 0,
-    recovered: async () => end('what becomes of this guest was said by a recovery of the log'),
-  })
+  const witness = await comparing
   const trust = await witness.well(stop.signal)
   const signal = AbortSignal.any([stop.signal, trust])
   const hands = {

@@ -22,6 +22,8 @@ export type Looked = {
 /** This host's libvirtd, and nothing that is remembered of it. */
 export type Daemon = {
   readonly clock: Clock
+  /** Connects beforehand, and asks once what a move will ask: all that a process does for the first time takes long. */
+  readonly getReady: () => Promise<void>
   /** The connection for short calls; opened again when it was lost. */
   readonly libvirt: () => Promise<Libvirt>
   /** One more, for a call that takes as long as an image: libvirtd works on five calls of each connection at most. */
@@ -54,6 +56,7 @@ class LetGo extends Error {
 
 export function openDaemon(socket: string, clock: Clock, uri?: HypervisorUri): Daemon {
   const open = new Set<Libvirt>()
+  const atHand: Libvirt[] = []
   const listeners = new Set<() => void>()
   let shared: Promise<Libvirt> | undefined
   const ending = new AbortController()
@@ -61,7 +64,7 @@ export function openDaemon(socket: string, clock: Clock, uri?: HypervisorUri): D
     for (const tell of listeners) tell()
   }
 
-  const fresh = async (): Promise<Libvirt> => {
+  const connect = async (): Promise<Libvirt> => {
     if (ending.signal.aborted) throw new LetGo()
     const libvirt = await connectLibvirt(socket, clock, uri)
     if (ending.signal.aborted) {
@@ -72,8 +75,12 @@ export function openDaemon(socket: string, clock: Clock, uri?: HypervisorUri): D
     void libvirt.closed.then(() => open.delete(libvirt))
     return libvirt
   }
+  const fresh = async (): Promise<Libvirt> => {
+    const ready = atHand.pop()
+    return ready === undefined || ready.isClosed() ? connect() : ready
+  }
   const attach = async (): Promise<Libvirt> => {
-    const libvirt = await fresh()
+    const libvirt = await connect()
     await libvirt.on('lifecycle', changed)
     void libvirt.closed.then(awaitReturn)
     return libvirt
@@ -119,8 +126,30 @@ export function openDaemon(socket: string, clock: Clock, uri?: HypervisorUri): D
     return found && unlessGone(() => seen(found))
   }
 
+  const all = async (): Promise<Looked[]> => {
+    const its = await libvirt()
+    const { domains } = await its.call(procedures.domains, {
+      wantsResults: 1,
+      flags: Listing.active,
+    })
+    const found = await Promise.all(domains.map((domain) => unlessGone(() => seen(domain))))
+    return found.filter((each) => each !== undefined)
+  }
+  const jobOn = async (domain: Domain, by?: Libvirt): Promise<Job | undefined> => {
+    const its = by ?? (await libvirt())
+    const job = await unlessGone(() => its.call(procedures.jobNumbers, { domain, flags: 0 }))
+    if (job === undefined || job.type === JobType.none) return undefined
+    const operation = job.numbers.find(({ field }) => field === 'operation')?.value
+    return operation === Operation.migrationOut ? 'migration' : 'other'
+  }
+
   return {
     clock,
+    getReady: async () => {
+      const [some] = await all()
+      if (some !== undefined) await Promise.all([look(some.domain.name), jobOn(some.domain)])
+      atHand.push(...(await Promise.all([connect(), connect()])))
+    },
     libvirt,
     fresh,
     look,
@@ -131,22 +160,8 @@ export function openDaemon(socket: string, clock: Clock, uri?: HypervisorUri): D
         const { state, reason } = await its.call(procedures.state, { domain, flags: 0 })
         return stateOf(state, reason, mark)
       }),
-    all: async () => {
-      const its = await libvirt()
-      const { domains } = await its.call(procedures.domains, {
-        wantsResults: 1,
-        flags: Listing.active,
-      })
-      const found = await Promise.all(domains.map((domain) => unlessGone(() => seen(domain))))
-      return found.filter((each) => each !== undefined)
-    },
-    jobOn: async (domain, by) => {
-      const its = by ?? (await libvirt())
-      const job = await unlessGone(() => its.call(procedures.jobNumbers, { domain, flags: 0 }))
-      if (job === undefined || job.type === JobType.none) return undefined
-      const operation = job.numbers.find(({ field }) => field === 'operation')?.value
-      return operation === Operation.migrationOut ? 'migration' : 'other'
-    },
+    all,
+    jobOn,
     end: async (domain) => {
       const its = await libvirt()
       await unlessGone(() => its.call(procedures.destroy, { domain }))

@@ -56,8 +56,7 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
   }
 
   return {
-    // The connection is there then, and a description has been read.
-    getReady: async () => void (await daemon.all()),
+    getReady: daemon.getReady,
 
     inspect: async () =>
       (await daemon.all()).map(({ domain, xml, state, mark }) => ({
@@ -70,10 +69,13 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       })),
 
     perform: async (vm, order) => {
-      const here = await look(vm)
-      if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
       const folder = folderOf(guests, vm)
-      const job = await daemon.jobOn(here.domain)
+      const busyWith = async () => {
+        const domain = await daemon.find(vm)
+        return domain && daemon.jobOn(domain)
+      }
+      const [here, job] = await Promise.all([look(vm), busyWith()])
+      if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
       if (here.isPausedByHand) throw byOtherHand('somebody else has paused it')
       if (job !== undefined && !(await isOurs(folder))) throw byOtherHand(whatElse[job])
       // Another process began it: what it sent, and to whom, nobody knows any more.
@@ -93,8 +95,12 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       const domain = await daemon.find(vm)
       if (domain === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
       const libvirt = await daemon.libvirt()
+      const resuming = libvirt.call(procedures.resume, { domain })
+      // Its mark is the same before and behind that.
+      const looking = look(vm)
+      looking.catch(() => {})
       try {
-        await libvirt.call(procedures.resume, { domain })
+        await resuming
       } catch (error) {
         if (!isCode(error, Code.operationInvalid) && !isCode(error, Code.noDomain)) throw error
         // libvirt has not started it by this call: it runs already, or does not at all.
@@ -103,7 +109,7 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
         if (state !== 'running') throw error
       }
       const runningAt = clock.now()
-      const mark = (await look(vm))?.mark
+      const mark = (await looking)?.mark
       if (mark?.persistentXml !== undefined)
         await libvirt.call(procedures.define, { xml: mark.persistentXml, flags: 0 })
       if (mark !== undefined)

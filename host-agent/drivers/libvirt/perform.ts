@@ -77,10 +77,14 @@ export async function perform(
   let forgetDial = () => {}
   let watched: Awaited<ReturnType<typeof watch>> | undefined
   try {
-    const following = (watched = await watch(eyes, domain, order, clock))
     // Also that there are none: what stands there is written over when the guest comes back.
     const sent = brought.map(({ file }) => file)
-    await Promise.all([own(folder), setDowntime(eyes, domain, policy), noteSent(folder, sent)])
+    const [following] = await Promise.all([
+      watch(eyes, domain, order, clock).then((it) => (watched = it)),
+      own(folder),
+      setDowntime(eyes, domain, policy),
+      noteSent(folder, sent),
+    ])
     const atDoor = diskDoor(images, domain.name)
     if (brought.length > 0) {
       await openImages(images)

@@ -24,9 +24,10 @@ const DESCRIPTION = 6
 const DESCRIPTION_BEGINS = '{"page_size"'
 const DESCRIPTION_ENDS = 0x7d
 const HEAD_BYTES = 5
-/** Larger than any description: a machine with hundreds of devices has one of some hundred KiB. */
+/** Larger than any description: a machine with hundreds of devices has one of some hundred KiB, most have less than this. */
 const TAIL_BYTES = 4 * 1024 ** 2
-const QUIET_MS = 4
+const MOST_HAVE_BYTES = 128 * 1024
+const QUIET_MS = 1
 const STALLED_MS = 15_000
 
 export function wayBack(
@@ -38,14 +39,16 @@ export function wayBack(
   let isPaused = false
   let isWaiting = false
   let forget = () => {}
+  const isAtEnd = () =>
+    tail.endsWith(DESCRIPTION_ENDS) &&
+    (endsWithDescription(tail.last(MOST_HAVE_BYTES)) || endsWithDescription(tail.last(TAIL_BYTES)))
   /** While nothing comes: either this was all, or something is wrong. */
   const wait = () => {
     forget()
     if (!isPaused || !isWaiting) return
-    forget =
-      tail.endsWith(DESCRIPTION_ENDS) && endsWithDescription(tail.text())
-        ? clock.after(QUIET_MS, tell.allIsOut)
-        : clock.after(STALLED_MS, tell.stalled)
+    forget = isAtEnd()
+      ? clock.after(QUIET_MS, tell.allIsOut)
+      : clock.after(STALLED_MS, tell.stalled)
   }
   return {
     paused: () => {
@@ -96,7 +99,10 @@ function makeTail(size: number) {
       at = (at + kept.length) % size
     },
     endsWith: (byte: number) => (isFull || at > 0) && ring[(at + size - 1) % size] === byte,
-    text: () =>
-      isFull ? Buffer.concat([ring.subarray(at), ring.subarray(0, at)]) : ring.subarray(0, at),
+    /** As many of them as there are: a copy only where they lie in two pieces. */
+    last: (most: number): Buffer => {
+      if (at >= most || !isFull) return ring.subarray(Math.max(0, at - most), at)
+      return Buffer.concat([ring.subarray(size - (most - at)), ring.subarray(0, at)])
+    },
   }
 }
