@@ -14,7 +14,7 @@ import { isCode, openDaemon, unlessGone } from './daemon.ts'
 import type { Looked } from './daemon.ts'
 import { DiskToBring, bringing, disksToBring } from './disks.ts'
 import { XmlInvalid, needsIn, withMark, writableDisksIn } from './domain-xml.ts'
-import { hold, letGo } from './holder.ts'
+import { letGo, makeHolder } from './holder.ts'
 import { dropImages, makeImages } from './image-files.ts'
 import { diskSocket, fits, imageSocket, openImages } from './images.ts'
 import { libvirtMoves } from './moves.ts'
@@ -190,7 +190,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       if (bringsDisks) {
         const descriptor = libvirt.descriptor()
         if (descriptor === undefined) throw new Error('the connection cannot be kept open')
-        await hold(folder, descriptor)
+        await (await makeHolder(descriptor)).stay(folder)
         libvirt.close()
       } else
         libvirt

@@ -4,7 +4,8 @@ import { folderOf } from '../../folders.ts'
 import { isCode, unlessGone } from './daemon.ts'
 import type { Daemon, Looked } from './daemon.ts'
 import { MARK_NAMESPACE, needsIn } from './domain-xml.ts'
-import { letGo } from './holder.ts'
+import { letGo, openHeld } from './holder.ts'
+import type { Held } from './holder.ts'
 import { dropImages, keepImages, noteLeft, noteSent } from './image-files.ts'
 import { byOtherHand, disown, isOurs, whatElse } from './other-hand.ts'
 import { perform } from './perform.ts'
@@ -23,6 +24,12 @@ export type LibvirtFolders = {
 /** What can be done with guests that are here already. */
 export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders): Moves {
   const { clock, look } = daemon
+  let atHand: Held | undefined
+  const sender = async (): Promise<Held> => {
+    const ready = atHand
+    atHand = undefined
+    return ready === undefined || ready.libvirt.isClosed() ? openHeld(daemon) : ready
+  }
 
   /** Ends a copy as the end of a migration, if libvirt still knows that it was one; else as any guest. */
   async function endSent({ domain, state }: Looked): Promise<void> {
@@ -56,7 +63,10 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
   }
 
   return {
-    getReady: daemon.getReady,
+    getReady: async () => {
+      await daemon.getReady()
+      atHand = await openHeld(daemon)
+    },
 
     inspect: async () =>
       (await daemon.all()).map(({ domain, xml, state, mark }) => ({
@@ -81,7 +91,7 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       // Another process began it: what it sent, and to whom, nobody knows any more.
       if (here.state !== 'running' || job !== undefined)
         throw new CopyFailed({ type: 'AgentRestarted' })
-      return perform(here, order, daemon, { folder, images })
+      return perform(here, order, daemon, { folder, images, sender })
     },
 
     receive: async (vm, order) => {

@@ -12,7 +12,8 @@ import type { Daemon, Looked } from './daemon.ts'
 import { bringing, clearTheWay, disksAsked, disksToSend, isInTheWay } from './disks.ts'
 import { disksOut } from './disks-out.ts'
 import type { DisksOut } from './disks-out.ts'
-import { hold, letGo } from './holder.ts'
+import { letGo } from './holder.ts'
+import type { Held } from './holder.ts'
 import { noteSent } from './image-files.ts'
 import { diskDoor, openImages } from './images.ts'
 import { own, toldWhy } from './other-hand.ts'
@@ -35,7 +36,15 @@ export async function perform(
   here: Looked,
   order: PerformOrder,
   daemon: Daemon,
-  { folder, images }: { readonly folder: string; readonly images: string },
+  {
+    folder,
+    images,
+    sender,
+  }: {
+    readonly folder: string
+    readonly images: string
+    readonly sender: () => Promise<Held>
+  },
 ): Promise<SentByHypervisor> {
   const { clock } = daemon
   const { domain } = here
@@ -48,7 +57,7 @@ export async function perform(
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const path = join(folder, 'image.sock')
   // One to send by, which is held afterwards; and one for events, which must not wait there for somebody to read them.
-  const [libvirt, eyes] = await Promise.all([daemon.fresh(), daemon.fresh()])
+  const [{ libvirt, holder }, eyes] = await Promise.all([sender(), daemon.fresh()])
   const door = await listenFor(path)
   let memory: Socket | undefined
   let disks: DisksOut | undefined
@@ -104,9 +113,7 @@ export async function perform(
     )
     performed.catch(() => {})
     // Meanwhile libvirtd and QEMU have their own beginnings to make.
-    const descriptor = libvirt.descriptor()
-    const isHeld = descriptor !== undefined
-    if (isHeld) await hold(folder, descriptor)
+    await holder?.stay(folder)
     following.onRefusal(breakOff)
     following.onFailure(() => {
       if (!isBroken) following.refuse(failed('QEMU gave the migration up by itself'))
@@ -175,12 +182,13 @@ export async function perform(
     if (left.status === 'rejected') throw left.reason
     if (sentBy.status === 'rejected') throw sentBy.reason
     // What is held is held by another process from now on.
-    if (isHeld) libvirt.close()
+    if (holder !== undefined) libvirt.close()
     const { sentAt, said } = sentBy.value
     const { pausedAt, gatePassedAt, rounds } = following.times()
     return { pausedAt, gatePassedAt, sentAt, rounds: Math.max(rounds, roundsIn(said)) }
   } catch (error) {
     await letGo(folder)
+    holder?.close()
     libvirt.close()
     // For the next attempt; where it cannot be done, that one will say the same.
     if (error instanceof CopyFailed && isInTheWay(error))
