@@ -28,7 +28,9 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
   const sender = async (): Promise<Held> => {
     const ready = atHand
     atHand = undefined
-    return ready === undefined || ready.libvirt.isClosed() ? openHeld(daemon) : ready
+    if (ready?.libvirt.isClosed() === false) return ready
+    ready?.holder?.close()
+    return openHeld(daemon)
   }
 
   /** Ends a copy as the end of a migration, if libvirt still knows that it was one; else as any guest. */
