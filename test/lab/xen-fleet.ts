@@ -25,8 +25,8 @@ export const other = (rack: Rack): Rack => (rack === 'rack1' ? 'rack2' : 'rack1'
 export type XenFleet = {
   readonly lab: Lab
   readonly hosts: XenHosts
-  /** One guest at a time: there is one disk for them. */
-  readonly start: (vm: string, guest: XenGuest) => Promise<void>
+  /** One guest at a time: there is one disk for them. It is described to Ferry, or defined in the first host's libvirt. */
+  readonly start: (vm: string, guest: XenGuest, how?: 'described' | 'defined') => Promise<void>
   readonly startAgent: (rack: Rack) => Promise<void>
   /** In one blow: dom0 takes a second for each. Of two, one may have ended by itself; throws where nobody is there. */
   readonly kill: (rack: Rack, vm: string, victims: readonly Victim[]) => Promise<void>
@@ -46,6 +46,8 @@ export const ENDED_MS = 900_000
 export const patient = { downtimeMs: 120_000, attempts: 20 }
 const ROOT = join(import.meta.dirname, '..', '..')
 const PORT = 7100
+/** For guests of Xen. */
+export const VIRSH = ['virsh', '-c', 'xen:///system']
 
 const drivers = {
   xl: { driver: 'xen' },
@@ -117,9 +119,11 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
     lab,
     hosts,
     domains,
-    start: async (vm, guest) => {
+    start: async (vm, guest, how = 'described') => {
       isReachable = hasCard(guest)
-      await defineGuest(definitions, tool, vm, guest)
+      await defineGuest(how === 'described' ? definitions : lab.folder, tool, vm, guest)
+      if (how === 'defined')
+        await hosts.run('rack1', ...VIRSH, 'define', join(lab.folder, `${vm}.xml`))
       const isSaid = (event: Event) => event.type === 'GuestStarted' && event.vm === vm
       const started = lab.event(`the start of ${vm}`, isSaid, PATIENCE_MS)
       await lab.start(vm, 'rack1', PATIENCE_MS)
