@@ -94,9 +94,11 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
           hypervisor: `libvirt ${facts.hypervisor.hypervisorVersion}`,
         },
       }
-    const { isOn } = await libvirt.call(procedures.autostart, { domain })
+    const [{ isOn }, job] = await Promise.all([
+      libvirt.call(procedures.autostart, { domain }),
+      daemon.jobOn(domain, libvirt),
+    ])
     if (isOn !== 0) return { refusal: { type: 'StartsByItself', vm: domain.name } }
-    const job = await daemon.jobOn(domain, libvirt)
     if (job !== undefined && !(await isOurs(folderOf(guests, domain.name))))
       return { refusal: failed(whatElse[job]) }
     const beginWith = (targets: readonly string[]) =>
@@ -167,8 +169,11 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     if (inTheWay !== undefined) return inTheWay
     const path = imageSocket(images, vm)
     const diskPath = diskSocket(images, vm)
-    await openImages(images)
-    await Promise.all([path, diskPath].map((each) => rm(each, { force: true })))
+    const ready = async () => {
+      await openImages(images)
+      await Promise.all([path, diskPath].map((each) => rm(each, { force: true })))
+    }
+    const [libvirt] = await Promise.all([daemon.fresh(), ready()])
     const marked = withMark(xml, { migration, attempt, bringsDisks, ...more })
     const parameters: Parameter[] = [
       { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
@@ -180,7 +185,6 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
         : []),
     ]
     const flags = FLAGS | (bringsDisks ? MigrateFlag.nonSharedDisk : 0)
-    const libvirt = await daemon.fresh()
     try {
       const { cookie } = await libvirt.call(
         procedures.prepare,

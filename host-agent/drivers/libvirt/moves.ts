@@ -2,7 +2,7 @@ import { CopyFailed, NeverStarted } from '../../driver.ts'
 import type { Moves } from '../../driver.ts'
 import { folderOf } from '../../folders.ts'
 import { isCode, unlessGone } from './daemon.ts'
-import type { Daemon, Looked } from './daemon.ts'
+import type { Daemon, Job, Looked } from './daemon.ts'
 import { MARK_NAMESPACE, needsIn } from './domain-xml.ts'
 import { letGo, openHeld } from './holder.ts'
 import type { Held } from './holder.ts'
@@ -24,6 +24,8 @@ export type LibvirtFolders = {
 /** What can be done with guests that are here already. */
 export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders): Moves {
   const { clock, look } = daemon
+  /** The copy that has been received here last. */
+  let landed: Domain | undefined
   let atHand: Held | undefined
   const sender = async (): Promise<Held> => {
     const ready = atHand
@@ -33,10 +35,19 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
     return openHeld(daemon)
   }
 
+  const lookWithJob = async (vm: string) => {
+    const jobOn = async () => {
+      const domain = await daemon.find(vm)
+      return domain && daemon.jobOn(domain)
+    }
+    const [here, job] = await Promise.all([look(vm), jobOn()])
+    return { here, job }
+  }
+
   /** Ends a copy as the end of a migration, if libvirt still knows that it was one; else as any guest. */
-  async function endSent({ domain, state }: Looked): Promise<void> {
+  async function endSent({ domain, state }: Looked, job: Job | undefined): Promise<void> {
     const libvirt = await daemon.libvirt()
-    if (state === 'sent' && (await daemon.jobOn(domain)) !== undefined)
+    if (state === 'sent' && job !== undefined)
       try {
         return await libvirt.call(procedures.confirm, {
           domain,
@@ -82,11 +93,7 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
 
     perform: async (vm, order) => {
       const folder = folderOf(guests, vm)
-      const busyWith = async () => {
-        const domain = await daemon.find(vm)
-        return domain && daemon.jobOn(domain)
-      }
-      const [here, job] = await Promise.all([look(vm), busyWith()])
+      const { here, job } = await lookWithJob(vm)
       if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
       if (here.isPausedByHand) throw byOtherHand('somebody else has paused it')
       if (job !== undefined && !(await isOurs(folder))) throw byOtherHand(whatElse[job])
@@ -100,11 +107,13 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       const here = await look(vm)
       if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
       if (here.state !== 'receiving') throw new CopyFailed({ type: 'AgentRestarted' })
+      landed = here.domain
       return receive(here, order, daemon, { folder: folderOf(guests, vm), images })
     },
 
     activate: async (vm) => {
-      const domain = await daemon.find(vm)
+      // How libvirt calls it does not change; one that has ended since, it does not start.
+      const domain = landed?.name === vm ? landed : await daemon.find(vm)
       if (domain === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
       const libvirt = await daemon.libvirt()
       const resuming = libvirt.call(procedures.resume, { domain })
@@ -138,12 +147,10 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
     },
 
     release: async (vm) => {
-      const here = await look(vm)
-      if (here !== undefined) await endSent(here)
+      const { here, job } = await lookWithJob(vm)
+      if (here !== undefined) await endSent(here, job)
       const folder = folderOf(guests, vm)
-      await letGo(folder)
-      await disown(folder)
-      await noteLeft(folder)
+      await Promise.all([letGo(folder), disown(folder), noteLeft(folder)])
       // What is still defined here could be started here again, while the guest runs where it is defined now.
       const left = await daemon.find(vm)
       if (left !== undefined) await undefine(left)
