@@ -169,11 +169,8 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     if (inTheWay !== undefined) return inTheWay
     const path = imageSocket(images, vm)
     const diskPath = diskSocket(images, vm)
-    const ready = async () => {
-      await openImages(images)
-      await Promise.all([path, diskPath].map((each) => rm(each, { force: true })))
-    }
-    const [libvirt] = await Promise.all([daemon.fresh(), ready()])
+    await openImages(images)
+    await Promise.all([path, diskPath].map((each) => rm(each, { force: true })))
     const marked = withMark(xml, { migration, attempt, bringsDisks, ...more })
     const parameters: Parameter[] = [
       { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
@@ -185,6 +182,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
         : []),
     ]
     const flags = FLAGS | (bringsDisks ? MigrateFlag.nonSharedDisk : 0)
+    const libvirt = await daemon.fresh()
     try {
       const { cookie } = await libvirt.call(
         procedures.prepare,
