@@ -57,7 +57,12 @@ export type Held = { readonly libvirt: Libvirt; readonly holder: Holder | undefi
 export async function openHeld(daemon: Pick<Daemon, 'fresh'>): Promise<Held> {
   const libvirt = await daemon.fresh()
   const descriptor = libvirt.descriptor()
-  return { libvirt, holder: descriptor === undefined ? undefined : await makeHolder(descriptor) }
+  try {
+    return { libvirt, holder: descriptor === undefined ? undefined : await makeHolder(descriptor) }
+  } catch (error) {
+    libvirt.close()
+    throw error
+  }
 }
 
 export async function letGo(folder: string): Promise<void> {
