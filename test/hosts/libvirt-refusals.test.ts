@@ -2,16 +2,14 @@ import { execFile } from 'node:child_process'
 import { mkdir, mkdtemp, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { PassThrough } from 'node:stream'
 import { promisify } from 'node:util'
 import { systemClock } from '@ferry/events/clock'
-import type { Driver, PerformOrder } from '@ferry/host-agent/driver'
+import type { Driver } from '@ferry/host-agent/driver'
 import { libvirtDriver } from '@ferry/host-agent/drivers/libvirt/driver'
 import { probeLibvirt } from '@ferry/host-agent/drivers/libvirt/probe'
-import { FRAME_HEADER_BYTES } from '@ferry/host-agent/transfer/frames'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { testDial } from '../dial.ts'
+import { openWire, performOrder, receiveOrder } from '../contract/wire.ts'
 import { failureOf } from '../failure.ts'
 import { bootSector, quietGuest } from '../guest/boot-sector.ts'
 import { describeGuest, letGoAll } from '../lab/libvirt-guest.ts'
@@ -74,34 +72,12 @@ async function prepared(vm: string): Promise<string> {
   return answer.cookie
 }
 
-const orderTo = (stream: PassThrough, cookie: string): PerformOrder => ({
-  dial: testDial(),
-  cookie,
-  signal: new AbortController().signal,
-  gate: async () => {},
-  paused: () => {},
-  round: () => {},
-  progress: () => {},
-  send: async (image) => {
-    for (let frame = await image.next(); frame !== undefined; frame = await image.next())
-      stream.write(Buffer.from(frame.subarray(FRAME_HEADER_BYTES)))
-    stream.end()
-  },
-})
-
 async function loaded(vm: string): Promise<void> {
   const cookie = await prepared(vm)
-  const stream = new PassThrough()
-  const { signal } = new AbortController()
+  const wire = openWire()
   await Promise.all([
-    source.perform(vm, orderTo(stream, cookie)),
-    target.receive(vm, {
-      signal,
-      fill: async (hypervisor) => {
-        for await (const chunk of stream) hypervisor.write(chunk)
-        hypervisor.end()
-      },
-    }),
+    source.perform(vm, { ...performOrder(wire), cookie }).then(wire.end),
+    target.receive(vm, receiveOrder(wire)),
   ])
 }
 
@@ -188,7 +164,9 @@ test('a definition goes where its guest goes, once it runs there', async () => {
 test('is not sent with a cookie that libvirtd would die of', async () => {
   await defined('sweet')
   await prepared('sweet')
-  const failure = await failureOf(source.perform('sweet', orderTo(new PassThrough(), '<a/>')))
+  const failure = await failureOf(
+    source.perform('sweet', { ...performOrder(openWire()), cookie: '<a/>' }),
+  )
   assert.is(failure.type, 'HypervisorFailed')
   assert.is(await stateOn(source, 'sweet'), 'running')
   await target.clear('sweet')
