@@ -1,10 +1,11 @@
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readFile, rm } from 'node:fs/promises'
+import { mkdtemp, rm } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { isHeld, letGo, makeHolder } from '@ferry/host-agent/drivers/libvirt/holder'
+import { isHeld, letGo } from '@ferry/host-agent/drivers/libvirt/holder'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { until } from '../until.ts'
@@ -22,62 +23,52 @@ const daemon = createServer((visitor) => {
 }).listen(path)
 test.after(async () => {
   daemon.close()
+  await letGo(guest)
   await rm(folder, { recursive: true })
 })
 
 const areOpen = (count: number) =>
   until(`${count} connections to be open`, () => visitors.size === count)
 
-/** A connection, and its descriptor. */
-async function connected() {
-  const socket = connect(path)
-  await once(socket, 'connect')
-  await areOpen(1)
-  const handle: unknown = Reflect.get(socket, '_handle')
-  assert.ok(typeof handle === 'object' && handle !== null)
-  return { socket, descriptor: Number(Reflect.get(handle, 'fd')) }
+/** One that has gone before this one came would have been missed by now. */
+async function areStillOpen(count: number): Promise<void> {
+  const probe = connect(path)
+  await areOpen(count + 1)
+  probe.destroy()
+  await areOpen(count)
 }
 
-test('keeps it open behind the one that made it, until the guest is let go of', async () => {
-  const { socket, descriptor } = await connected()
-  const holder = await makeHolder(descriptor)
-  await holder.stay(guest)
-  holder.close()
-  socket.destroy()
+/** A process that has made a holder is killed; where a guest's folder is named, it had told it to stay. */
+async function makerKilled(...guests: string[]): Promise<void> {
+  const words = ['--import', 'tsx', join(import.meta.dirname, 'holder-maker.ts'), path, ...guests]
+  const maker = spawn(process.execPath, words, { stdio: ['ignore', 'pipe', 'inherit'] })
+  const gone = once(maker, 'exit')
+  await once(maker.stdout, 'data')
+  maker.kill('SIGKILL')
+  await gone
+}
+
+test('keeps it open behind a process that is killed, until the guest is let go of', async () => {
+  await makerKilled(guest)
+  await areStillOpen(1)
   assert.ok(await isHeld(guest))
-  const pid = await readFile(join(guest, 'holder.pid'), 'utf8')
-  const itsName = () => readFile(`/proc/${pid}/comm`, 'utf8')
-  await until('it to have become what stays', async () => (await itsName()) === 'sleep\n')
-  assert.is(visitors.size, 1)
   await letGo(guest)
   await areOpen(0)
   assert.not.ok(await isHeld(guest))
 })
 
-test('lets go by itself when the one that made it ends first', async () => {
-  const { socket, descriptor } = await connected()
-  const holder = await makeHolder(descriptor)
-  socket.destroy()
-  assert.is(visitors.size, 1)
-  // As the end of its process does.
-  holder.close()
+test('ends with a process that is killed before it was told to stay', async () => {
+  await makerKilled()
   await areOpen(0)
 })
 
 test('gives way to the next one of the same guest', async () => {
-  const first = await connected()
-  await (await makeHolder(first.descriptor)).stay(guest)
-  first.socket.destroy()
-  const second = createServer((its) => its.resume()).listen(join(folder, 'other.sock'))
-  const visitor = connect(join(folder, 'other.sock'))
-  await once(visitor, 'connect')
-  const handle: unknown = Reflect.get(visitor, '_handle')
-  assert.ok(typeof handle === 'object' && handle !== null)
-  await (await makeHolder(Number(Reflect.get(handle, 'fd')))).stay(guest)
-  await areOpen(0)
+  await makerKilled(guest)
+  await areStillOpen(1)
+  await makerKilled(guest)
+  await areStillOpen(1)
   await letGo(guest)
-  visitor.destroy()
-  second.close()
+  await areOpen(0)
 })
 
 test.run()
