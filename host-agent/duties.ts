@@ -97,11 +97,13 @@ async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact 
   const definition = Buffer.from(opened).toString('utf8')
   const { definitionVersion } = version
   const landing = { vm, needs, definition, definitionVersion, migration, attempt }
-  const answer = await driver.prepare(landing)
+  const preparing = driver.prepare(landing)
+  // To make a guest takes long: meanwhile there is time for this.
+  const transfer = Buffer.from(random(ID_BYTES)).toString('hex')
+  const sealedKey = key.seal(random(KEY_BYTES), sourceKey)
+  const answer = await preparing
   if (answer !== undefined && 'type' in answer) return refuse(answer)
 
-  const transfer = Buffer.from(random(ID_BYTES)).toString('hex')
-  const secret = random(KEY_BYTES)
   const expiresAt = clock.now() + TRANSFER_EXPIRES_MS
   port.expect(transfer, attemptOf(command), expiresAt)
   return {
@@ -111,7 +113,7 @@ async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact 
       admission,
       transfer,
       address: port.address,
-      sealedKey: key.seal(secret, sourceKey),
+      sealedKey,
       ...(answer === undefined
         ? {}
         : { sealedCookie: key.seal(Buffer.from(answer.cookie), sourceKey) }),

@@ -1,4 +1,4 @@
-import { rm, writeFile } from 'node:fs/promises'
+import { writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import type { Socket } from 'node:net'
 import { parse } from '@ferry/schemas/parse'
@@ -6,7 +6,7 @@ import { readLines } from '../lines.ts'
 import { FromAgent, filesIn } from './words.ts'
 import type { FromMover } from './words.ts'
 
-/** The socket by which agents reach a mover, one after the other. */
+/** The socket by which agents reach a mover, one after the other, in a folder that was made for it. */
 export type Door = {
   /** Resolves when an agent has come. */
   readonly visited: Promise<void>
@@ -34,12 +34,11 @@ export async function openDoor(
     write(visitor, { command, hearsPolicy: true })
     visit()
   })
-  await writeFile(pid, String(process.pid), { mode: 0o600 })
-  await rm(path, { force: true })
-  await new Promise<void>((resolve, reject) => {
+  const listening = new Promise<void>((resolve, reject) => {
     server.once('error', reject)
     server.listen(path, resolve)
   })
+  await Promise.all([listening, writeFile(pid, String(process.pid), { mode: 0o600 })])
   return {
     visited,
     over: async (fact) => {

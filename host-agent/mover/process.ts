@@ -119,15 +119,18 @@ async function carryOut(
   const { vm, migration, attempt, type } = command
   const dial = command.type === 'Perform' ? dialFor(command, say) : undefined
   const pace = makePace(clock, order.bandwidthBytesPerSecond)
+  const opening = watermarkFile(filesIn(order.folder).watermark, edges)
+  opening.catch(() => {})
   const door = await openDoor(order.folder, order.command, (word) => {
     if ('stop' in word) end('an agent told it to stop')
     else if ('policy' in word) dial?.turn(word.policy)
     else pace.limit(word.bandwidthBytesPerSecond)
   })
-  const watermark = await watermarkFile(filesIn(order.folder).watermark, edges)
-  await watermark.begin(order.mark)
   tell({ begun: true })
-  // It is compared with the log while the agent is on its way.
+  // While the agent is on its way this is written down, and compared with the log.
+  const watermark = await opening
+  const marked = watermark.begin(order.mark)
+  marked.catch(() => {})
   const comparing = openWitness({
     ...edges,
     log,
@@ -147,7 +150,7 @@ async function carryOut(
   if (!process.connected) port.cutOff()
   say.info({ vm, migration, attempt, type }, 'carrying out')
 
-  const witness = await comparing
+  const [witness] = await Promise.all([comparing, marked])
   const trust = await witness.well(stop.signal)
   const signal = AbortSignal.any([stop.signal, trust])
   const hands = {

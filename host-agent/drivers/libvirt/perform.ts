@@ -57,8 +57,11 @@ export async function perform(
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const path = join(folder, 'image.sock')
   // One to send by, which is held afterwards; and one for events, which must not wait there for somebody to read them.
-  const [{ libvirt, holder }, eyes] = await Promise.all([sender(), daemon.fresh()])
-  const door = await listenFor(path)
+  const [{ libvirt, holder }, eyes, door] = await Promise.all([
+    sender(),
+    daemon.fresh(),
+    listenFor(path),
+  ])
   let memory: Socket | undefined
   let disks: DisksOut | undefined
   /** QEMU hears of it by its broken sockets, and lets the guest run on. */

@@ -62,26 +62,25 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
   }
   let failed = () => {}
   let forgetRound = () => {}
-  const forgetHand = await watchMonitor(libvirt, domain, order, clock, {
-    isByHand,
-    hasFailed: () => failed(),
-  })
-  await libvirt.on('lifecycle', ({ domain: whose, change, detail }) => {
-    if (!whose.uuid.equals(domain.uuid)) return
-    if (change === Change.suspended) isPaused()
-    if (change !== Change.stopped) return
-    refuse(whyStopped(domain.name, detail))
-    tellStopped()
-  })
-  await libvirt.on('round', (event) => {
-    if (!event.domain.uuid.equals(domain.uuid)) return
-    rounds = Math.max(rounds, event.iteration)
-    // The last round is soon over, and with the guest paused libvirt has better things to do than to answer questions.
-    forgetRound()
-    forgetRound = clock.after(event.iteration === 1 ? 0 : ROUND_MS, () => {
-      if (pausedAt === 0) tell(order.round).catch(() => {})
-    })
-  })
+  const [forgetHand] = await Promise.all([
+    watchMonitor(libvirt, domain, order, clock, { isByHand, hasFailed: () => failed() }),
+    libvirt.on('lifecycle', ({ domain: whose, change, detail }) => {
+      if (!whose.uuid.equals(domain.uuid)) return
+      if (change === Change.suspended) isPaused()
+      if (change !== Change.stopped) return
+      refuse(whyStopped(domain.name, detail))
+      tellStopped()
+    }),
+    libvirt.on('round', (event) => {
+      if (!event.domain.uuid.equals(domain.uuid)) return
+      rounds = Math.max(rounds, event.iteration)
+      // The last round is soon over, and with the guest paused libvirt has better things to do than to answer questions.
+      forgetRound()
+      forgetRound = clock.after(event.iteration === 1 ? 0 : ROUND_MS, () => {
+        if (pausedAt === 0) tell(order.round).catch(() => {})
+      })
+    }),
+  ])
   const look = async () => {
     if (pausedAt === 0) await tell(order.progress)
     // An event may be lost, and QEMU would wait for ever.
