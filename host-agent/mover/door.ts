@@ -6,7 +6,7 @@ import { readLines } from '../lines.ts'
 import { FromAgent, filesIn } from './words.ts'
 import type { FromMover } from './words.ts'
 
-/** The socket by which agents reach a mover, one after the other, in a folder that was made for it. */
+/** The socket by which agents reach a mover, one after the other, in a folder of its own. */
 export type Door = {
   /** Resolves when an agent has come. */
   readonly visited: Promise<void>
@@ -14,9 +14,10 @@ export type Door = {
   readonly over: (fact: string | undefined) => Promise<void>
 }
 
+/** @param ordered what it does, which is the first that an agent hears. */
 export async function openDoor(
   folder: string,
-  command: string,
+  ordered: Promise<{ readonly command: string }>,
   heard: (word: FromAgent) => void,
 ): Promise<Door> {
   const { socket: path, pid } = filesIn(folder)
@@ -31,7 +32,7 @@ export async function openDoor(
     visitor.on('error', () => {}).once('close', () => visitors.delete(visitor))
     const nonsense = () => visitor.destroy()
     readLines(visitor, (line) => heard(parse(FromAgent, JSON.parse(line), 'the line')), nonsense)
-    write(visitor, { command, hearsPolicy: true })
+    void ordered.then(({ command }) => write(visitor, { command, hearsPolicy: true }))
     visit()
   })
   const listening = new Promise<void>((resolve, reject) => {

@@ -1,6 +1,7 @@
 import { fork } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { mkdir, readdir, rm } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { mkdir, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { decode, encode } from '@ferry/schemas/cloud-event'
 import { parse } from '@ferry/schemas/parse'
@@ -22,13 +23,14 @@ import { reach } from './reach.ts'
 import type { Mover, Outcome } from './reach.ts'
 import { takeLeave } from './visitors.ts'
 import { ToAgent, filesIn } from './words.ts'
-import type { Order, ToMover } from './words.ts'
+import type { ToMover } from './words.ts'
 
 /**
  * What a host does for one migration runs in a process of its own, which outlives the agent: `kill -9` of an agent, or
  * its upgrade, neither breaks a copy nor keeps a guest paused. The next agent finds those that its predecessor left.
  *
  *     movers/<vm>/mover.sock    where it is reached      mover.pid    watermark
+ *     movers/.<random>/         the same of one that has nothing to move yet
  */
 export type Movers = {
   /** From now on: whose visitors are handed over. */
@@ -60,7 +62,16 @@ export type MoversEdges = {
 /** With what happens when it has ended: what it saw is remembered, and nothing of it is left. */
 type Held = Mover & { readonly over: Promise<Outcome | undefined> }
 
+/** One that has nothing to move yet. A folder's name with a dot is no guest's (`folders.ts`). */
+type AtHand = {
+  readonly child: ChildProcess
+  readonly folder: string
+  /** Resolves when it can be reached there. */
+  readonly isOpen: Promise<void>
+}
+
 const PROGRAM = join(import.meta.dirname, 'mover.mjs')
+const AT_HAND_BYTES = 8
 const BEGIN_MS = 60_000
 const STOP_MS = 15_000
 const SWITCHED_MS = 700
@@ -83,7 +94,7 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
   const present = new Map<string, Held>()
   let isLettingGo = false
   let port: TransferPort | undefined
-  let spare: ChildProcess | undefined
+  let spare: AtHand | undefined
 
   /** What a mover that has ended saw of the log is what this host has seen of it. */
   const bury = async (folder: string): Promise<void> => {
@@ -122,7 +133,8 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
     await mover.over
   }
 
-  const born = (): ChildProcess => {
+  const born = (): AtHand => {
+    const folder = join(root, `.${randomBytes(AT_HAND_BYTES).toString('hex')}`)
     const child = fork(PROGRAM, [settings.stateDirectory], {
       // Signals for the agent's terminal or process group are not for it.
       detached: true,
@@ -130,10 +142,25 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
       execArgv: [],
     })
     child.on('error', (error) => say.error({ err: error }, 'a mover cannot be started'))
-    tell(child, { birth: { settings, logLevel } })
+    const isOpen = new Promise<void>((resolve, reject) => {
+      child.on('message', (message) => {
+        try {
+          const word = parse(ToAgent, message, 'what a mover says')
+          if ('open' in word) resolve()
+          else if (port !== undefined) attend(child, port, word)
+        } catch (error) {
+          // It was started from other sources than this agent: they are being upgraded.
+          say.error({ err: error }, 'a mover is not understood')
+          child.kill('SIGKILL')
+        }
+      })
+      child.once('exit', () => reject(new MoverDied()))
+    })
+    isOpen.catch(() => {})
+    tell(child, { birth: { settings, logLevel, folder } })
     child.unref()
     child.channel?.unref()
-    return child
+    return { child, folder, isOpen }
   }
   /** One that is ready is kept at hand: to start a process takes longer than to copy a small guest. */
   const keepSpare = () => {
@@ -146,43 +173,31 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
     if (!isLettingGo) forgetSpare = clock.after(SWITCHED_MS, keepSpare)
   }
   const takeSpare = () => {
-    const child = isUsable(spare) ? spare : born()
+    const mover = isUsable(spare) ? spare : born()
     spare = undefined
-    return child
+    return mover
   }
 
   const begin = async (folder: string, command: string, signal: AbortSignal): Promise<Held> => {
-    await rm(folder, { recursive: true, force: true })
-    await mkdir(folder, { mode: 0o700 })
     const mark = watermark.present()
     if (mark === undefined) throw new Error('this host has seen nothing of the log yet')
-    const child = takeSpare()
+    const { child, folder: atFirst, isOpen } = takeSpare()
     const bandwidth =
       limit === undefined ? {} : { bandwidthBytesPerSecond: limit / (present.size + 1) }
-    const order: Order = { command, folder, mark, ...bandwidth }
-    const begun = new Promise<void>((resolve, reject) => {
-      child.on('message', (message) => {
-        try {
-          const word = parse(ToAgent, message, 'what a mover says')
-          if ('begun' in word) resolve()
-          else if (port !== undefined) attend(child, port, word)
-        } catch (error) {
-          // It was started from other sources than this agent: they are being upgraded.
-          say.error({ err: error }, 'a mover is not understood')
-          child.kill('SIGKILL')
-        }
-      })
-      child.once('exit', () => reject(new MoverDied()))
+    const aborted = new Promise<never>((_, reject) => {
       signal.addEventListener('abort', () => reject(new MoverDied()), { once: true })
     })
-    tell(child, { order })
     try {
-      await within(clock, BEGIN_MS, 'the beginning of a mover', begun)
+      await Promise.race([within(clock, BEGIN_MS, 'the beginning of a mover', isOpen), aborted])
+      await rm(folder, { recursive: true, force: true })
+      await rename(atFirst, folder)
+      tell(child, { order: { command, mark, ...bandwidth } })
       const mover = await reach(folder, clock)
       if (mover === undefined) throw new MoverDied()
       return hold(mover)
     } catch (error) {
       child.kill('SIGKILL')
+      await rm(atFirst, { recursive: true, force: true })
       signal.throwIfAborted()
       throw error
     }
@@ -252,15 +267,18 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
       isLettingGo = true
       forgetSpare()
       for (const mover of present.values()) mover.letGo()
-      spare?.kill()
+      spare?.child.kill()
     },
   }
 }
 
 const tell = (child: ChildProcess, message: ToMover) => void child.send(message, () => {})
 
-const isUsable = (child: ChildProcess | undefined): child is ChildProcess =>
-  child !== undefined && child.connected && child.exitCode === null && child.signalCode === null
+const isAlive = ({ connected, exitCode, signalCode }: ChildProcess): boolean =>
+  connected && exitCode === null && signalCode === null
+
+const isUsable = (mover: AtHand | undefined): mover is AtHand =>
+  mover !== undefined && isAlive(mover.child)
 
 /** Does at the port what a mover asks for. */
 function attend(child: ChildProcess, port: TransferPort, word: ToAgent): void {
@@ -271,7 +289,7 @@ function attend(child: ChildProcess, port: TransferPort, word: ToAgent): void {
   if ('receive' in word)
     port.receive(word.receive, (visit) => {
       const left = takeLeave(visit)
-      if (left === undefined || !isUsable(child)) return void visit.stream.destroy()
+      if (left === undefined || !isAlive(child)) return void visit.stream.destroy()
       child.send({ visit: left.handed }, left.socket, (error) => {
         if (error !== null) left.socket.destroy()
       })

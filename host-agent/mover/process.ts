@@ -1,3 +1,4 @@
+import { mkdir, rm } from 'node:fs/promises'
 import { Socket } from 'node:net'
 import { join } from 'node:path'
 import { decode, encode } from '@ferry/schemas/cloud-event'
@@ -7,6 +8,7 @@ import { watermarkFile } from '@ferry/events/log/watermark-file'
 import { openWitness } from '@ferry/events/log/witness'
 import { isCommand } from '@ferry/events/migration'
 import { sayOnStderr } from '@ferry/events/say'
+import type { Mark, Watermark } from '@ferry/events/watermark'
 import { openDaemon } from '../drivers/libvirt/daemon.ts'
 import { libvirtMoves } from '../drivers/libvirt/moves.ts'
 import { openMonitors } from '../drivers/qemu/monitors.ts'
@@ -17,6 +19,7 @@ import { libxlMoves } from '../drivers/libxl/moves.ts'
 import { openNotes } from '../drivers/xen/notes.ts'
 import { openXl } from '../drivers/xen/xl.ts'
 import { dialFor } from '../dial.ts'
+import type { Dial } from '../dial.ts'
 import type { Moves } from '../driver.ts'
 import { connectToLog, stayReady } from '../edges.ts'
 import type { MovingHands } from '../hands.ts'
@@ -29,6 +32,7 @@ import { makePace } from '../transfer/pace.ts'
 import { tlsWire } from '../transfer/tls-wire.ts'
 import { makeVoice } from '../voice.ts'
 import { openDoor } from './door.ts'
+import type { Door } from './door.ts'
 import { openFarPort } from './far-port.ts'
 import { rehearse } from './rehearse.ts'
 import { ToMover, filesIn } from './words.ts'
@@ -43,9 +47,11 @@ import type { Birth, Order, ToAgent } from './words.ts'
  * - M2 It outlives the agent that started it unless it still needs a visitor from that one's port.
  * - M3 The answer stands in the log before any agent hears of it.
  */
-/** How long an agent may take from hearing that it can come to coming. */
+/** How long an agent may take from its order to coming. */
 const VISIT_MS = 10_000
 const ANSWER_MS = 60_000
+/** To end costs a process of this size milliseconds of a core that the guest may need now. */
+const LINGER_MS = 400
 
 /** Why a mover ends without an answer. */
 class Stopped extends Error {
@@ -87,10 +93,32 @@ process.once('disconnect', () => {
 process.once('SIGTERM', () => end('it was told to end'))
 
 stayReady()
-const { settings, logLevel } = await born
+const { settings, logLevel, folder } = await born
 const say = sayOnStderr(`mover ${settings.host}`, logLevel)
 const edges = { clock, say, signal: stop.signal }
+const pace = makePace(clock)
+let isOrdered = false
+const tasked = ordered.then(({ command: text, mark, bandwidthBytesPerSecond }): Task => {
+  isOrdered = true
+  pace.limit(bandwidthBytesPerSecond)
+  const command = moveIn(text)
+  return command.type === 'Perform'
+    ? { command, mark, dial: dialFor(command, say) }
+    : { command, mark }
+})
+tasked.catch(() => {})
 try {
+  // All that can be there before anybody waits for it.
+  await mkdir(folder, { mode: 0o700 })
+  const [door, watermark] = await Promise.all([
+    openDoor(folder, ordered, (word) => {
+      if ('stop' in word) end('an agent told it to stop')
+      else if ('policy' in word) void tasked.then(({ dial }) => dial?.turn(word.policy))
+      else pace.limit(word.bandwidthBytesPerSecond)
+    }),
+    watermarkFile(filesIn(folder).watermark, edges),
+  ])
+  tell({ open: true })
   const connection = await connectToLog(settings, `mover ${settings.host}`, stop.signal)
   const key = await hostKey(join(settings.stateDirectory, 'host.key'))
   const driver = movesOn(settings)
@@ -101,35 +129,33 @@ try {
   await Promise.race([isReady, ordered]).catch((error: unknown) => {
     say.debug({ err: error }, 'not as ready as could be')
   })
-  await carryOut(await Promise.race([ordered, ended]), { log: connection.log, key, driver })
+  const task = await Promise.race([tasked, ended])
+  await carryOut(task, { log: connection.log, key, driver, door, watermark })
 } catch (error) {
   if (!(error instanceof Stopped)) say.error({ err: error }, 'the mover ends without an answer')
   else say.debug({ why: error.message }, 'the mover ends without an answer')
   process.exitCode = 1
+  // That of a guest is left for the next agent to look into.
+  if (!isOrdered) await rm(folder, { recursive: true, force: true })
 }
 process.exit()
 
+type Task = { readonly command: Move; readonly mark: Mark; readonly dial?: Dial }
+
+type Tools = Pick<MovingHands, 'log' | 'key' | 'driver'> & {
+  readonly door: Door
+  readonly watermark: Watermark
+}
+
 async function carryOut(
-  order: Order,
-  { log, key, driver }: Pick<MovingHands, 'log' | 'key' | 'driver'>,
+  { command, mark, dial }: Task,
+  { log, key, driver, door, watermark }: Tools,
 ): Promise<void> {
   stop.signal.throwIfAborted()
   const { host } = settings
-  const command = moveIn(order.command)
   const { vm, migration, attempt, type } = command
-  const dial = command.type === 'Perform' ? dialFor(command, say) : undefined
-  const pace = makePace(clock, order.bandwidthBytesPerSecond)
-  const opening = watermarkFile(filesIn(order.folder).watermark, edges)
-  opening.catch(() => {})
-  const door = await openDoor(order.folder, order.command, (word) => {
-    if ('stop' in word) end('an agent told it to stop')
-    else if ('policy' in word) dial?.turn(word.policy)
-    else pace.limit(word.bandwidthBytesPerSecond)
-  })
-  tell({ begun: true })
   // While the agent is on its way this is written down, and compared with the log.
-  const watermark = await opening
-  const marked = watermark.begin(order.mark)
+  const marked = watermark.begin(mark)
   marked.catch(() => {})
   const comparing = openWitness({
     ...edges,
@@ -172,6 +198,7 @@ async function carryOut(
   }
   say.info({ vm, migration, attempt, type, answer: fact?.type }, 'answered')
   await door.over(fact && encode(fact))
+  await clock.sleep(LINGER_MS, stop.signal).catch(() => {})
 }
 
 /** The guests of this host, for one who only moves them. */

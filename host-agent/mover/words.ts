@@ -10,13 +10,16 @@ import { HostFile } from '../settings.ts'
  * is born with, only the agent that started it can speak to it: it gives the order, and hands over who comes for an image.
  * Any later agent reaches it by its socket.
  */
-const Birth = Type.Object({ settings: HostFile, logLevel: Type.String() })
+const Birth = Type.Object({
+  settings: HostFile,
+  logLevel: Type.String(),
+  /** Its own: the socket by which it is reached, and how far it has seen the log. Ordered to move a guest, it gets that one's name. */
+  folder: Type.String(),
+})
 export type Birth = Static<typeof Birth>
 
 const Order = Type.Object({
   command: Type.String(),
-  /** Its own: the socket by which it is reached, and how far it has seen the log. */
-  folder: Type.String(),
   /** How far the agent has seen the log. */
   mark: MarkWords,
   bandwidthBytesPerSecond: Type.Optional(Type.Number()),
@@ -41,8 +44,8 @@ export type ToMover = Static<typeof ToMover>
 
 /** Who may come to the host's port for the image that is waited for: a `TransferPort` from afar. */
 export const ToAgent = Type.Union([
-  /** It can be reached by its socket. */
-  Type.Object({ begun: Type.Literal(true) }),
+  /** It can be reached by its socket, and says there what it does as soon as it is ordered to. */
+  Type.Object({ open: Type.Literal(true) }),
   Type.Object({
     expect: Type.Object({
       transfer: Type.String(),
