@@ -30,3 +30,6 @@ export function stayReady(): void {
   setFlagsFromString('--always-sparkplug')
   setFlagsFromString('--no-flush-bytecode')
 }
+
+/** Whether V8 may compile what is used often once more, and better. Its compiler takes processor time from all others. */
+export const mayOptimize = (may: boolean): void => setFlagsFromString(may ? '--opt' : '--no-opt')

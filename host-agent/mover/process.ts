@@ -21,7 +21,7 @@ import { openXl } from '../drivers/xen/xl.ts'
 import { dialFor } from '../dial.ts'
 import type { Dial } from '../dial.ts'
 import type { Moves } from '../driver.ts'
-import { connectToLog, stayReady } from '../edges.ts'
+import { connectToLog, mayOptimize, stayReady } from '../edges.ts'
 import type { MovingHands } from '../hands.ts'
 import { hostKey } from '../keys.ts'
 import { isMove, move } from '../move.ts'
@@ -50,6 +50,8 @@ import type { Birth, Order, ToAgent } from './words.ts'
 /** How long an agent may take from its order to coming. */
 const VISIT_MS = 10_000
 const ANSWER_MS = 60_000
+/** A copy that takes longer gains more from better code than its making costs. */
+const LONG_MS = 250
 /** To end costs a process of this size milliseconds of a core that the guest may need now. */
 const LINGER_MS = 400
 
@@ -129,7 +131,10 @@ try {
   await Promise.race([isReady, ordered]).catch((error: unknown) => {
     say.debug({ err: error }, 'not as ready as could be')
   })
+  // What has been rehearsed runs as it is now; a paused guest must not wait for a compiler.
+  mayOptimize(false)
   const task = await Promise.race([tasked, ended])
+  clock.after(LONG_MS, () => mayOptimize(true))
   await carryOut(task, { log: connection.log, key, driver, door, watermark })
 } catch (error) {
   if (!(error instanceof Stopped)) say.error({ err: error }, 'the mover ends without an answer')
