@@ -56,7 +56,7 @@ export type Driver = {
 /** What it takes to move an image in or out: enough for a process that does nothing else. */
 export type Moves = Pick<
   Driver,
-  'inspect' | 'perform' | 'receive' | 'activate' | 'release' | 'resume' | 'clear'
+  'inspect' | 'perform' | 'receive' | 'activate' | 'release' | 'resume' | 'clear' | 'close'
 > & {
   /** What can be done before there is anything to move: a guest that is paused would wait for it. */
   readonly getReady?: () => Promise<void>

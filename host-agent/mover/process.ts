@@ -202,6 +202,8 @@ async function carryOut(
     await witness.log.append(fact, { patienceMs: ANSWER_MS })
   }
   say.info({ vm, migration, attempt, type, answer: fact?.type }, 'answered')
+  // Whoever is ordered next may need what this one holds: QEMU speaks to one visitor at a time.
+  await driver.close()
   await door.over(fact && encode(fact))
   await clock.sleep(LINGER_MS, stop.signal).catch(() => {})
 }

@@ -289,7 +289,6 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     },
 
     onChange: daemon.onChange,
-    close: daemon.close,
   }
 }
 

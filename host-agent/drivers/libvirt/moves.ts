@@ -186,6 +186,8 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       await letGo(folderOf(guests, vm))
       await dropImages(folderOf(guests, vm))
     },
+
+    close: daemon.close,
   }
 }
 

@@ -202,7 +202,6 @@ export function libxlDriver({ host, guests, definitions, facts }: LibxlSettings)
     },
 
     onChange: daemon.onChange,
-    close: daemon.close,
   }
 }
 

@@ -137,6 +137,8 @@ export function libxlMoves(host: LibxlHost, guests: string): Moves {
       if (left?.state === 'paused') await xl.destroy(left)
       await notes.forget(vm)
     },
+
+    close: daemon.close,
   }
 }
 

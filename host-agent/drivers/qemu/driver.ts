@@ -32,7 +32,7 @@ export type QemuSettings = {
 export function qemuDriver(settings: QemuSettings): Driver {
   const { binary, guests, definitions, facts, clock } = settings
   const monitors = openMonitors({ guests, clock, monitor: 'agent' })
-  const { attach, look, end, onChange, close } = monitors
+  const { attach, look, end, onChange } = monitors
 
   /** @returns why this host has no room, counting every copy that is here. */
   async function checkRoom(neededBytes: number): Promise<HostRefusal | undefined> {
@@ -149,7 +149,6 @@ export function qemuDriver(settings: QemuSettings): Driver {
     },
 
     onChange,
-    close,
   }
 }
 

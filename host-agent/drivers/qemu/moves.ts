@@ -14,7 +14,7 @@ import type { Qmp } from './qmp.ts'
 import { receive } from './receive.ts'
 
 /** What can be done with copies that are here already: it needs to know nothing about this host's QEMU. */
-export function qemuMoves({ guests, clock, look, attach, end }: Monitors): Moves {
+export function qemuMoves({ guests, clock, look, attach, end, close }: Monitors): Moves {
   return {
     inspect: async () => {
       const copies = await findCopies(guests)
@@ -85,6 +85,8 @@ export function qemuMoves({ guests, clock, look, attach, end }: Monitors): Moves
       if (here?.copy.file.receives === undefined || here.state === 'running') return
       await end(here)
     },
+
+    close,
   }
 }
 

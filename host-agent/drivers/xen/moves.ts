@@ -119,6 +119,9 @@ export function xenMoves(xl: Xl, notes: Notes): Moves {
       if (here === undefined || madeFor(here) === undefined) return
       await end(vm)
     },
+
+    // Every xl ends by itself.
+    close: async () => {},
   }
 }
 
