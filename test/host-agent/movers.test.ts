@@ -1,20 +1,42 @@
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, readdir, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { systemClock as clock } from '@ferry/events/clock'
 import { watermarkFile } from '@ferry/events/log/watermark-file'
 import { memoryWatermark } from '@ferry/events/watermark'
 import type { Mark } from '@ferry/events/watermark'
+import { openDoor } from '@ferry/host-agent/mover/door'
 import { openMovers } from '@ferry/host-agent/mover/movers'
+import type { Movers } from '@ferry/host-agent/mover/movers'
+import { reach } from '@ferry/host-agent/mover/reach'
+import { openPort } from '@ferry/host-agent/transfer/port'
+import { tlsWire } from '@ferry/host-agent/transfer/tls-wire'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { silent as say } from '../fleet-in-process.ts'
+import { until } from '../until.ts'
 
 /** What an agent finds of the movers that its predecessor left. Those that live are in `real/chaos`. */
 const test = suite('what a mover left')
 
 const seenByAgent: Mark = { life: 1, position: 10, id: 'ten', subject: 'ferry.fact.rack1.web1.Ten' }
 const { signal } = new AbortController()
+
+/** As much of an agent as keeps movers. Nobody answers where it looks for the log. */
+async function agentIn(stateDirectory: string) {
+  const watermark = memoryWatermark()
+  await watermark.begin(seenByAgent)
+  const settings = {
+    host: 'rack1',
+    servers: ['nats://127.0.0.1:1'],
+    stateDirectory,
+    definitions: stateDirectory,
+    driver: 'qemu' as const,
+    listen: { host: '127.0.0.1', port: 0 },
+  }
+  const movers = await openMovers({ settings, logLevel: 'error', watermark, clock, say, signal })
+  return { movers, watermark }
+}
 
 /** A mover saw this and died; then the next agent begins. @returns how far that one has seen the log. */
 async function found(seenByMover: Mark): Promise<Mark | undefined> {
@@ -26,17 +48,7 @@ async function found(seenByMover: Mark): Promise<Mark | undefined> {
     await left.begin(seenByMover)
     await left.close()
 
-    const watermark = memoryWatermark()
-    await watermark.begin(seenByAgent)
-    const settings = {
-      host: 'rack1',
-      servers: ['nats://127.0.0.1:4222'],
-      stateDirectory,
-      definitions: stateDirectory,
-      driver: 'qemu' as const,
-      listen: { host: '127.0.0.1', port: 0 },
-    }
-    const movers = await openMovers({ settings, logLevel: 'info', watermark, clock, say, signal })
+    const { movers, watermark } = await agentIn(stateDirectory)
     movers.letGo()
     assert.equal(await readdir(join(stateDirectory, 'movers')), [])
     return watermark.present()
@@ -59,3 +71,68 @@ test('is not remembered when it saw an earlier life of the log', async () => {
 })
 
 test.run()
+
+const atHand = suite('a mover at hand')
+
+const pidIn = async (folder: string): Promise<number> =>
+  Number(await readFile(join(folder, 'mover.pid'), 'utf8').catch(() => ''))
+
+/** @param act is given its folder as soon as it stands there which process it is. */
+async function withOneAtHand(
+  act: (folder: string, agent: { readonly movers: Movers; readonly in: string }) => Promise<void>,
+): Promise<void> {
+  const stateDirectory = await mkdtemp(join(tmpdir(), 'ferry-movers-'))
+  const listen = { host: '127.0.0.1', port: 0 }
+  const port = await openPort({ wire: tlsWire, listen, clock, refused: () => {} })
+  const { movers } = await agentIn(stateDirectory)
+  try {
+    movers.open(port)
+    let folder: string | undefined
+    await until('a mover at hand', async () => {
+      const [name] = await readdir(join(stateDirectory, 'movers'))
+      folder = name && join(stateDirectory, 'movers', name)
+      return folder !== undefined && (await pidIn(folder)) !== 0
+    })
+    if (folder !== undefined) await act(folder, { movers, in: stateDirectory })
+  } finally {
+    movers.letGo()
+    await port.close()
+    await until('nothing to be left of it', async () => {
+      const left = await readdir(join(stateDirectory, 'movers'))
+      return left.length === 0
+    })
+    await rm(stateDirectory, { recursive: true })
+  }
+}
+
+atHand('leaves nothing when its agent ends', () => withOneAtHand(async () => {}))
+
+atHand('that was killed leaves nothing to the next agent', () =>
+  withOneAtHand(async (folder, agent) => {
+    process.kill(await pidIn(folder), 'SIGKILL')
+    agent.movers.letGo()
+    const next = await agentIn(agent.in)
+    next.movers.letGo()
+    assert.equal(await readdir(join(agent.in, 'movers')), [])
+  }),
+)
+
+atHand('says what it does as soon as it is ordered to, also to one who came before', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'ferry-movers-'))
+  try {
+    let order: (given: { readonly command: string }) => void = () => {}
+    const ordered = new Promise<{ readonly command: string }>((resolve) => {
+      order = resolve
+    })
+    const door = await openDoor(folder, ordered, () => {})
+    const reaching = reach(folder, clock)
+    await door.visited
+    order({ command: 'Perform' })
+    assert.is((await reaching)?.command, 'Perform')
+    await door.over(undefined)
+  } finally {
+    await rm(folder, { recursive: true })
+  }
+})
+
+atHand.run()
