@@ -169,8 +169,10 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     if (inTheWay !== undefined) return inTheWay
     const path = imageSocket(images, vm)
     const diskPath = diskSocket(images, vm)
-    await openImages(images)
-    await Promise.all([path, diskPath].map((each) => rm(each, { force: true })))
+    await Promise.all([
+      openImages(images),
+      ...[path, diskPath].map((each) => rm(each, { force: true })),
+    ])
     const marked = withMark(xml, { migration, attempt, bringsDisks, ...more })
     const parameters: Parameter[] = [
       { field: 'migrate_uri', is: 'string', value: `unix://${path}` },

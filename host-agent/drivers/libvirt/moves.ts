@@ -150,9 +150,13 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       const { here, job } = await lookWithJob(vm)
       if (here !== undefined) await endSent(here, job)
       const folder = folderOf(guests, vm)
-      await Promise.all([letGo(folder), disown(folder), noteLeft(folder)])
       // What is still defined here could be started here again, while the guest runs where it is defined now.
-      const left = await daemon.find(vm)
+      const [left] = await Promise.all([
+        daemon.find(vm),
+        letGo(folder),
+        disown(folder),
+        noteLeft(folder),
+      ])
       if (left !== undefined) await undefine(left)
     },
 
