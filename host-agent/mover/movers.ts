@@ -154,7 +154,13 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
           child.kill('SIGKILL')
         }
       })
-      child.once('exit', () => reject(new MoverDied()))
+      child.once('exit', () => {
+        reject(new MoverDied())
+        // Where it had an order, that folder has the guest's name.
+        rm(folder, { recursive: true, force: true }).catch((error: unknown) =>
+          say.warn({ err: error, folder }, 'what a mover left cannot be removed'),
+        )
+      })
     })
     isOpen.catch(() => {})
     tell(child, { birth: { settings, logLevel, folder } })
@@ -197,7 +203,6 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
       return hold(mover)
     } catch (error) {
       child.kill('SIGKILL')
-      await rm(atFirst, { recursive: true, force: true })
       signal.throwIfAborted()
       throw error
     }
