@@ -94,10 +94,12 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
           hypervisor: `libvirt ${facts.hypervisor.hypervisorVersion}`,
         },
       }
-    const [{ isOn }, job, persistentXml] = await Promise.all([
+    const describing = persistentXmlOf(domain, libvirt)
+    // What libvirt has against that is said below, as a refusal.
+    describing.catch(() => {})
+    const [{ isOn }, job] = await Promise.all([
       libvirt.call(procedures.autostart, { domain }),
       daemon.jobOn(domain, libvirt),
-      persistentXmlOf(domain, libvirt),
     ])
     if (isOn !== 0) return { refusal: { type: 'StartsByItself', vm: domain.name } }
     if (job !== undefined && !(await isOurs(folderOf(guests, domain.name))))
@@ -108,11 +110,12 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
         parameters: bringing(targets),
         flags: FLAGS | (targets.length === 0 ? 0 : MigrateFlag.nonSharedDisk),
       })
-    const written = (
+    const written = async (
       { xml, cookie }: { readonly xml: string; readonly cookie: string },
       disks: readonly DiskToBring[],
-    ): Begun => {
+    ): Promise<Begun> => {
       const needs = needsIn(found)
+      const persistentXml = await describing
       const first: Static<typeof FirstDefinition> = {
         memoryMiB: Math.ceil(needs.memoryBytes / MEBIBYTE),
         xml,
@@ -123,7 +126,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       return { needs, definition: JSON.stringify(definition) }
     }
     try {
-      return written(await beginWith([]), [])
+      return await written(await beginWith([]), [])
     } catch (error) {
       if (!isCode(error, Code.migrateUnsafe)) return { refusal: refusalOf(error) }
       const writable = writableDisksIn(found)
@@ -136,7 +139,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     try {
       const disks = await disksToBring(found, domain, libvirt, beginWith)
       if (!Array.isArray(disks)) return { refusal: disks }
-      return written(await beginWith(disks.map(({ target }) => target)), disks)
+      return await written(await beginWith(disks.map(({ target }) => target)), disks)
     } catch (error) {
       return { refusal: refusalOf(error) }
     }
