@@ -29,6 +29,8 @@ export type Driver = {
   readonly start: (vm: string) => Promise<Begun>
   /** Whether disks can travel with their guest, where a policy wants that. */
   readonly copiesDisks?: true
+  /** Whether its hypervisors can move an image by themselves, where a policy wants that. */
+  readonly sendsDirectly?: true
   /** May it leave, and what must the target know? Changes nothing. */
   readonly begin: (vm: string, leave?: Leave) => Promise<Begun>
   /** What `begin` would refuse running guests for, by name; where asking does not disturb the hypervisor, or wait for it. */
@@ -79,6 +81,8 @@ export type Leave = {
   readonly definitionVersion?: number
   /** Disks that are not shared travel with their guest; only drivers that can do that are asked for it. */
   readonly copyDisks?: boolean
+  /** The image takes so many connections between the hypervisors; only drivers that can do that are asked for it. */
+  readonly directConnections?: number
 }
 
 /** The definition is text that only a driver of the same kind reads. */
@@ -104,7 +108,7 @@ export type PerformOrder = {
   readonly dial: Dial
   /** What `prepare` said on the target, if it said something. */
   readonly cookie?: string
-  /** Sends the image until its end. */
+  /** Sends the image until its end. Not called for one that goes directly. */
   readonly send: (image: Image) => Promise<void>
   /** Asked at the last moment, with the guest just paused. It throws `CopyFailed`: the guest must run on at once (rule 5). */
   readonly gate: () => Promise<void>
@@ -120,11 +124,15 @@ export type SentByHypervisor = {
   readonly gatePassedAt: number
   readonly sentAt: number
   readonly rounds: number
+  /** What went directly, by the hypervisor's own count; absent: the image was sent. */
+  readonly directBytes?: number
 }
 
 export type ReceiveOrder = {
   /** Writes the image into the hypervisor; resolves when its end frame has been checked. */
   readonly fill: (hypervisor: Writable) => Promise<void>
+  /** Of an image that comes directly: resolves when its source says, on record, that all of it is out. */
+  readonly told: () => Promise<void>
   readonly signal: AbortSignal
 }
 

@@ -42,19 +42,25 @@ export function carryOut(
 async function begin(command: EventOf<'Begin'>, hands: Hands): Promise<Fact> {
   const { driver, key, voice, transferVersions } = hands
   const { admission, targetKey, targetReads = firstVersion, policy } = command.data
-  const { copyDisks = false } = policy
+  const { copyDisks = false, directConnections } = policy
   const refuse = (refusal: HostRefusal): Fact => ({
     ...voice.about(command, 'BeginRefused'),
     type: 'BeginRefused',
     data: { admission, refusal },
   })
-  if (copyDisks && driver.copiesDisks !== true) {
-    const { hypervisor } = driver.hypervisor
-    return refuse({ type: 'CapabilityMissing', capability: 'copying disks', hypervisor })
-  }
+  const { hypervisor } = driver.hypervisor
+  const missing = (capability: string) =>
+    refuse({ type: 'CapabilityMissing', capability, hypervisor })
+  if (copyDisks && driver.copiesDisks !== true) return missing('copying disks')
+  if (directConnections !== undefined && driver.sendsDirectly !== true)
+    return missing('sending an image directly')
   // A target that does not go down so far says so itself, and another one may.
   const definitionVersion = nearest(driver.definitions ?? firstVersion, targetReads)
-  const answer = await driver.begin(command.vm, { definitionVersion, copyDisks })
+  const answer = await driver.begin(command.vm, {
+    definitionVersion,
+    copyDisks,
+    ...(directConnections === undefined ? {} : { directConnections }),
+  })
   if ('refusal' in answer) return refuse(answer.refusal)
   const { needs, definition } = answer
   const sealedDefinition = key.seal(Buffer.from(definition), targetKey)

@@ -3,8 +3,10 @@ import { LogUnavailable, contest } from '@ferry/events/log'
 import { commands, facts } from '@ferry/events/subjects'
 import { verdictOn } from '@ferry/events/verdict'
 import { CopyFailed, NeverStarted } from './driver.ts'
+import type { ReceiveOrder } from './driver.ts'
 import { attemptOf, cleared, contestedOn, endFenced, said } from './hands.ts'
 import type { MovingHands } from './hands.ts'
+import { directReceipt } from './transfer/direct.ts'
 import type { Receipt } from './transfer/frames.ts'
 import { openArrival } from './transfer/arrival.ts'
 import type { Arrival } from './transfer/arrival.ts'
@@ -30,19 +32,19 @@ export async function finish(
   if (before?.type === 'Cancelled') return cleared(command, hands)
   if (before?.type === 'Committed')
     return (await endFenced(command, hands)) ?? takeOver(command, hands)
-  const arrival = await awaited(command, hands)
-  if (arrival === undefined) return fail({ type: 'TransferUnknown', transfer })
-  if (arrival === 'sealed') return fail({ type: 'KeySealed', host })
+  const expected = await awaited(command, hands)
+  if (expected === undefined) return fail({ type: 'TransferUnknown', transfer })
+  if (expected === 'sealed') return fail({ type: 'KeySealed', host })
 
   let whole: Loaded
   try {
-    whole = await load(command, hands, arrival, signal)
+    whole = await load(command, hands, expected, signal)
   } catch (error) {
     signal.throwIfAborted()
     if (error instanceof CopyFailed) return fail(error.failure)
     throw error
   } finally {
-    arrival.close()
+    expected.arrival.close()
   }
   // I3, I4: the first valid message is the verdict, and it was read back before anything is started on it.
   const began = clock.elapsed()
@@ -96,6 +98,8 @@ async function commit(
   }
 }
 
+type Expected = { readonly arrival: Arrival; readonly secret: Uint8Array }
+
 /**
  * The transfer that this host opened for the attempt. Its key stands in the log, sealed between the two hosts' keys, so
  * that whoever carries out this command can open it: the agent that prepared, or one that knows nothing but the log and
@@ -104,7 +108,7 @@ async function commit(
 async function awaited(
   command: EventOf<'Finish'>,
   { host, log, key, port, wire, clock }: MovingHands,
-): Promise<Arrival | 'sealed' | undefined> {
+): Promise<Expected | 'sealed' | undefined> {
   const { vm, data } = command
   const { transfer } = data
   const [prepare, prepared] = await Promise.all([
@@ -121,7 +125,7 @@ async function awaited(
   const ticket = { transfer, version, key: secret, expiresAt }
   const arrival = openArrival(ticket, { wire, clock, used, refused: port.refused })
   port.receive(transfer, arrival.visit)
-  return arrival
+  return { arrival, secret }
 }
 
 type Loaded = Receipt & { readonly endFrameAt?: number; readonly loadedAt: number }
@@ -129,23 +133,33 @@ type Loaded = Receipt & { readonly endFrameAt?: number; readonly loadedAt: numbe
 async function load(
   command: EventOf<'Finish'>,
   hands: MovingHands,
-  { receive }: Arrival,
+  { arrival, secret }: Expected,
   signal: AbortSignal,
 ): Promise<Loaded> {
   const { driver, clock } = hands
+  const over = new AbortController()
   let receipt: (Receipt & { endFrameAt?: number }) | undefined
-  const { loadedAt } = await driver.receive(command.vm, {
+  const order: ReceiveOrder = {
     signal,
     fill: async (hypervisor) => {
-      const { hasEndFrame, ...came } = await receive(hypervisor, signal, (all) =>
+      const { hasEndFrame, ...came } = await arrival.receive(hypervisor, signal, (all) =>
         isSaidWhole(command, hands, all, signal),
       )
       receipt = hasEndFrame ? { ...came, endFrameAt: clock.now() } : came
     },
-  })
-  if (receipt === undefined)
-    throw new Error('the driver says that it loaded an image which never came')
-  return { ...receipt, loadedAt }
+    told: async () => {
+      const until = AbortSignal.any([signal, over.signal])
+      receipt = await toldDirectly(command, hands, secret, until)
+    },
+  }
+  try {
+    const { loadedAt } = await driver.receive(command.vm, order)
+    if (receipt === undefined)
+      throw new Error('the driver says that it loaded an image which never came')
+    return { ...receipt, loadedAt }
+  } finally {
+    over.abort()
+  }
 }
 
 /** How long the source's answer may take to stand in the log, once its stream has ended without an end frame. */
@@ -174,6 +188,32 @@ async function isSaidWhole(
     await clock.sleep(ASK_AGAIN_MS, signal)
   } while (clock.elapsed() - began < SAID_MS)
   return false
+}
+
+/**
+ * Of an image that the hypervisors moved by themselves only the source's Performed says that it was all (rule 2). The
+ * wait ends with the copy: by it, or by the signal.
+ */
+async function toldDirectly(
+  command: EventOf<'Finish'>,
+  { log }: MovingHands,
+  secret: Uint8Array,
+  signal: AbortSignal,
+): Promise<Receipt> {
+  const { migration, attempt, vm, data } = command
+  const { source, admission, transfer } = data
+  const subject = facts(source, vm, 'Performed')
+  for await (const { message } of log.follow({ after: admission, subject, signal })) {
+    if (message.is !== 'event' || message.event.type !== 'Performed') continue
+    const { event } = message
+    if (event.migration !== migration || event.attempt !== attempt) continue
+    const { bytes, digest: found } = event.data
+    const { digest: expected } = directReceipt(secret, transfer, bytes)
+    if (found !== expected) throw new CopyFailed({ type: 'DigestMismatch', expected, found })
+    return { bytes, digest: found }
+  }
+  signal.throwIfAborted()
+  throw new Error('the log was followed to an end that it does not have')
 }
 
 const committed = (

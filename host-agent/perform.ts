@@ -8,6 +8,8 @@ import type { Gate } from './gate.ts'
 import { contestedOn } from './hands.ts'
 import type { MovingHands } from './hands.ts'
 import { roundsWorthTelling } from './rounds.ts'
+import { directReceipt } from './transfer/direct.ts'
+import type { Receipt } from './transfer/frames.ts'
 import { openSender } from './transfer/send.ts'
 import type { Sender } from './transfer/send.ts'
 import type { Fact, Voice } from './voice.ts'
@@ -67,14 +69,17 @@ export async function perform(
       },
       progress: (progress) => sample(command, hands, progress),
     })
-    if (sender === undefined) throw new Error('the driver says that it sent an image, and did not')
+    const { directBytes, ...told } = sent
     await lastLook(gate, vm, hands)
     // Rule 2: the hypervisor has said "completed, paused"; only now may the target hear that this was all.
-    const receipt = await sender.finish()
+    const receipt =
+      directBytes === undefined
+        ? await finished(sender)
+        : { ...directReceipt(secret, transfer, directBytes), isDirect: true }
     return {
       ...voice.about(command, 'Performed'),
       type: 'Performed',
-      data: { admission, ...sent, ...receipt, endFrameAt: clock.now() },
+      data: { admission, ...told, ...receipt, endFrameAt: clock.now() },
     }
   } catch (error) {
     signal.throwIfAborted()
@@ -86,6 +91,11 @@ export async function perform(
     switchover.over()
     await voice.caughtUp()
   }
+}
+
+function finished(sender: Sender | undefined): Promise<Receipt> {
+  if (sender === undefined) throw new Error('the driver says that it sent an image, and did not')
+  return sender.finish()
 }
 
 /**

@@ -51,6 +51,11 @@ export const HostFile = Type.Object(
           ),
           /** Where its QEMUs listen for images. */
           images: Type.Optional(Type.String({ minLength: 1 })),
+          /**
+           * Where other hosts' QEMUs may bring an image without Ferry's stream, in the clear, if a policy asks for it: an
+           * address of this host in a network that nobody else reaches. Absent: they may not.
+           */
+          directAddress: Type.Optional(Type.String({ minLength: 1 })),
         },
         strict,
       ),
@@ -89,6 +94,7 @@ export const libvirtPlaces = ({ libvirt = {}, stateDirectory }: HostFile) => ({
   socket: libvirt.socket ?? '/run/libvirt/libvirt-sock',
   images: libvirt.images ?? '/run/libvirt/ferry',
   guests: join(stateDirectory, 'guests'),
+  ...(libvirt.directAddress === undefined ? {} : { directAddress: libvirt.directAddress }),
 })
 
 /** Guests of Xen that belong to libvirtd have a driver of their own. */

@@ -297,10 +297,13 @@ export const messages = {
       gatePassedAt: Moment,
       /** When the hypervisor said that the whole image was out. */
       sentAt: Moment,
-      /** When the end frame was handed to the network. */
+      /** When the end frame was handed to the network; of a direct image, when there was nothing left but to say this. */
       endFrameAt: Moment,
       bytes: Bytes,
+      /** Of a direct image, which no agent saw, it proves instead that this is said by whom the transfer was made for. */
       digest: Digest,
+      /** No stream of Ferry's carried it: the count is the hypervisor's, and this fact itself is what the target waits for. */
+      isDirect: Type.Optional(Type.Boolean()),
       rounds: Type.Integer({ minimum: 0 }),
     }),
   },
@@ -398,10 +401,10 @@ export const messages = {
     data: Type.Object({
       ...after,
       target: Name,
-      /** The receipt: what arrived, as the target counted it. */
+      /** The receipt: what arrived, as the target counted it; where the source's Performed stood in for that, as it says. */
       bytes: Bytes,
       digest: Digest,
-      /** When the end frame had been checked. Absent: it got lost, and the source's Performed stood in for it. */
+      /** When the end frame had been checked. Absent: it got lost or there was none, and the source's Performed stood in for it. */
       endFrameAt: Type.Optional(Moment),
       /** When the hypervisor had loaded the whole image. */
       loadedAt: Moment,

@@ -12,6 +12,11 @@ export const Policy = Type.Object({
   autoConverge: Type.Boolean(),
   /** Disks that the hosts do not share travel with their guest; where its driver can do that. */
   copyDisks: Type.Optional(Type.Boolean()),
+  /**
+   * The two hypervisors move the image by themselves, in the clear, over so many TCP connections; where their driver and
+   * both hosts allow that. Absent: it goes through Ferry's own stream.
+   */
+  directConnections: Type.Optional(Type.Integer({ minimum: 1, maximum: 16 })),
   /** The whole migration, from the request on; past it, it is cancelled unless it is committed. */
   timeoutMs: Type.Number({ minimum: 1000 }),
   /** How often it is tried in all. */

@@ -26,6 +26,8 @@ type Options = LogOptions &
     to?: string
     autoConverge?: boolean
     copyDisks?: boolean
+    direct?: boolean
+    connections?: string
     timeout?: string
     attempts?: string
     request?: string
@@ -45,6 +47,11 @@ export const migrateVerb = (): Command =>
     .option('--downtime <ms>', 'the downtime to aim at, in milliseconds (default 300)')
     .option('--auto-converge', 'slow the guest down when it makes its memory dirty too fast')
     .option('--copy-disks', 'take disks along that the hosts do not share (libvirt)')
+    .option(
+      '--direct',
+      'let the hypervisors move the image by themselves, in the clear, in a network that nobody else reaches (libvirt)',
+    )
+    .option('--connections <number>', 'over so many connections at once, with --direct (default 1)')
     .option('--timeout <seconds>', 'give up after so long (default 3600)')
     .option('--attempts <number>', 'try so often in all (default 3)')
     .option('--request <id>', 'the id of the request: asking twice with one id is asking once')
@@ -78,6 +85,7 @@ async function migrate(connection: Connection, vm: string, options: Options): Pr
 
 function wish(vm: string, options: Options): MigrateRequest {
   const { to, autoConverge, copyDisks, timeout, attempts, request: id = newId() } = options
+  const directConnections = readDirect(options)
   const { bandwidthBytesPerSecond, ...limits } = readLimits(options)
   const policy = {
     ...limits,
@@ -85,8 +93,18 @@ function wish(vm: string, options: Options): MigrateRequest {
     ...(typeof bandwidthBytesPerSecond === 'number' ? { bandwidthBytesPerSecond } : {}),
     ...(autoConverge === undefined ? {} : { autoConverge }),
     ...(copyDisks === undefined ? {} : { copyDisks }),
+    ...(directConnections === undefined ? {} : { directConnections }),
     ...(timeout === undefined ? {} : { timeoutMs: number('--timeout', timeout) * 1000 }),
     ...(attempts === undefined ? {} : { attempts: number('--attempts', attempts) }),
   }
   return { request: id, vm, ...(to === undefined ? {} : { target: to }), policy, by: whoAmI() }
+}
+
+function readDirect({ direct = false, connections }: Options): number | undefined {
+  if (direct) return connections === undefined ? 1 : number('--connections', connections)
+  if (connections === undefined) return undefined
+  throw new Exit(
+    exits.usage,
+    "--connections is for --direct: Ferry's own stream takes one connection.",
+  )
 }

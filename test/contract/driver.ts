@@ -8,7 +8,7 @@ import * as assert from 'uvu/assert'
 import { testDial } from '../dial.ts'
 import { failureOf } from '../failure.ts'
 import { until } from '../until.ts'
-import { openWire, performOrder, receiveOrder } from './wire.ts'
+import { nobodyTells, openWire, performOrder, receiveOrder } from './wire.ts'
 import type { Wire } from './wire.ts'
 
 /**
@@ -356,7 +356,7 @@ export function driverContract(name: string, open: () => Promise<DriverHosts>): 
       throw new CopyFailed({ type: 'StreamCut', receivedBytes: 0 })
     }
     const { signal } = new AbortController()
-    const receiving = failureOf(target().receive(vm, { fill, signal }))
+    const receiving = failureOf(target().receive(vm, { fill, signal, told: nobodyTells }))
     await until('the image to be waited for', () => waiting.signal.aborted)
     await hosts.target.crash()
     gone.abort()

@@ -55,6 +55,7 @@ type Call = Exclude<
   | 'hypervisor'
   | 'definitions'
   | 'copiesDisks'
+  | 'sendsDirectly'
   | 'inspect'
   | 'foresee'
   | 'start'

@@ -11,15 +11,28 @@ export function openWire(breaksAfterBytes = Number.POSITIVE_INFINITY) {
   let passedBytes = 0
   stream.on('error', () => {}).on('data', (piece: Buffer) => (passedBytes += piece.length))
   stream.pause()
+  let tell = () => {}
+  const told = new Promise<void>((resolve) => {
+    tell = resolve
+  })
   return {
     stream,
     breaksAfterBytes,
     passedBytes: () => passedBytes,
-    end: () => void stream.end(),
+    /** The source has said that this was all, also of an image that took another way. */
+    told,
+    end: () => {
+      stream.end()
+      tell()
+    },
     cut: () => void stream.destroy(),
   }
 }
 export type Wire = ReturnType<typeof openWire>
+
+/** Where nothing comes directly. */
+export const nobodyTells = (): Promise<never> =>
+  Promise.reject(new Error('the driver waits for an image that comes directly'))
 
 /** No gate holds it up, and what it brings goes into the wire. */
 export const performOrder = ({ stream, breaksAfterBytes }: Wire): PerformOrder => ({
@@ -43,8 +56,9 @@ export const performOrder = ({ stream, breaksAfterBytes }: Wire): PerformOrder =
   },
 })
 
-export const receiveOrder = ({ stream }: Wire): ReceiveOrder => ({
+export const receiveOrder = ({ stream, told }: Wire): ReceiveOrder => ({
   signal: new AbortController().signal,
+  told: () => told,
   fill: async (hypervisor) => {
     let receivedBytes = 0
     hypervisor.on('error', () => {})

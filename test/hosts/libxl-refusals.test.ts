@@ -5,6 +5,7 @@ import type { XenPair } from '../lab/xen-pair.ts'
 import { PATIENCE_MS, names } from '../lab/xen-seats.ts'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { nobodyTells } from '../contract/wire.ts'
 import { until } from '../until.ts'
 
 /** What is particular about guests of Xen that belong to libvirt: what is refused, and what a libvirtd that dies leaves. */
@@ -69,6 +70,7 @@ test('a copy that is broken off in the moment in which it begins is let go of at
   const breaking = new AbortController()
   const receiving = pair.target.receive(vm, {
     signal: breaking.signal,
+    told: nobodyTells,
     fill: async (hypervisor) => {
       hypervisor.write(BEGINNING)
       breaking.abort()

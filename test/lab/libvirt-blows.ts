@@ -30,10 +30,15 @@ export type Victim =
   | 'source libvirtd'
   | 'target libvirtd'
 
-export async function sceneOf(stage: Stage, request: string, target: Rack): Promise<Scene> {
+/** @param passedBytes how much of an image, and of those before it, has gone where it goes. */
+export async function sceneOf(
+  stage: Stage,
+  request: string,
+  target: Rack,
+  passedBytes: () => number | Promise<number> = stage.lab.link(target).passedBytes,
+): Promise<Scene> {
   const holds = new Set<() => void>()
-  const { passedBytes } = stage.lab.link(target)
-  const before = passedBytes()
+  const before = await passedBytes()
   return {
     ...stage,
     source: other(target),
@@ -45,7 +50,8 @@ export async function sceneOf(stage: Stage, request: string, target: Rack): Prom
       return heal
     },
     letGo: () => holds.forEach((heal) => heal()),
-    imageFlows: () => until('the image to flow', () => passedBytes() > before + ENOUGH_BYTES),
+    imageFlows: () =>
+      until('the image to flow', async () => (await passedBytes()) > before + ENOUGH_BYTES),
   }
 }
 

@@ -11,6 +11,8 @@ import { until } from '../until.ts'
 import { describeGuest, letGoAll, readMemoryOf } from './libvirt-guest.ts'
 import { openLibvirtHosts } from './libvirt-hosts.ts'
 import type { LibvirtHosts } from './libvirt-hosts.ts'
+import { joinHosts } from './libvirt-network.ts'
+import type { Network } from './libvirt-network.ts'
 
 /** Whole hosts: a libvirtd each, Ferry's agents as real processes, and one guest, `web1`, that runs on rack1. */
 export const racks = ['rack1', 'rack2'] as const
@@ -23,6 +25,8 @@ export const PATIENCE_MS = 180_000
 export type Stage = {
   readonly lab: Lab
   readonly hosts: LibvirtHosts
+  /** The cable between the hosts, over which their QEMUs may bring images to each other. */
+  readonly network: Network
   /** Holds what belongs to the hosts. */
   readonly folder: string
   /** One copy in the world, on that host, running, whole, and going on with its work. */
@@ -46,10 +50,15 @@ export async function withGuest(
 ): Promise<void> {
   const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
   const hosts = await openLibvirtHosts(folder, racks)
-  const settingsOf = (host: string) => ({
-    libvirt: { socket: hosts.socket(host), images: join(folder, host, 'images') },
-  })
   try {
+    const network = await joinHosts(hosts, racks)
+    const settingsOf = (host: string) => ({
+      libvirt: {
+        socket: hosts.socket(host),
+        images: join(folder, host, 'images'),
+        directAddress: network.addressOf(host),
+      },
+    })
     const driver = 'libvirt'
     const options = {
       hosts: racks,
@@ -70,6 +79,7 @@ export async function withGuest(
         await work({
           lab,
           hosts,
+          network,
           folder,
           onlyOn: async (rack) => {
             const expected = racks.map((each) => (each === rack ? 'web1' : '')).join()

@@ -17,6 +17,7 @@ import { openXl } from '@ferry/host-agent/drivers/xen/xl'
 import { FRAME_HEADER_BYTES } from '@ferry/host-agent/transfer/frames'
 import type { Policy } from '@ferry/schemas/policy'
 import type { Failure } from '@ferry/schemas/refusal'
+import { nobodyTells } from '../contract/wire.ts'
 import { testDial } from '../dial.ts'
 import { hasRoom, openSeat } from './seat-frames.ts'
 import type { Trouble, Word } from './seat-frames.ts'
@@ -107,6 +108,7 @@ function serve(socket: Socket): void {
   const receive = (vm: string) =>
     driver.receive(vm, {
       signal: stop.signal,
+      told: nobodyTells,
       fill: async (hypervisor) => {
         hypervisor.on('error', () => {})
         const over = new Promise<'done' | Failure>((resolve) => {

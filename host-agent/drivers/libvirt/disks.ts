@@ -85,7 +85,7 @@ function whyNotCopied({ file, format, isEncrypted, hasBase }: Disk): string | un
   return undefined
 }
 
-type DiskToSend = { readonly target: string; readonly file: string; readonly alias: string }
+export type DiskToSend = { readonly target: string; readonly file: string; readonly alias: string }
 
 /**
  * The disks that the target has made images for, as its libvirt says in Prepare's cookie.

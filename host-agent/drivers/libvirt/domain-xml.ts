@@ -12,6 +12,8 @@ export type Mark = {
   readonly persistentXml?: string
   /** What comes for it holds disks as well, and libvirt's Finish is still to be asked for. */
   readonly bringsDisks?: boolean
+  /** It comes from QEMU to QEMU, and through no stream of Ferry's. */
+  readonly comesDirectly?: boolean
 }
 
 export class XmlInvalid extends Error {
@@ -90,14 +92,16 @@ export function markIn(xml: string): Mark | undefined {
     attempt: Number(mark.getAttribute('attempt')),
     ...(persistentXml === undefined ? {} : { persistentXml }),
     ...(mark.getAttribute('disks') === BROUGHT ? { bringsDisks: true } : {}),
+    ...(mark.getAttribute('comes') === DIRECTLY ? { comesDirectly: true } : {}),
   }
 }
 
 const BROUGHT = 'brought'
+const DIRECTLY = 'directly'
 
 export function withMark(
   xml: string,
-  { migration, attempt, persistentXml, bringsDisks = false }: Mark,
+  { migration, attempt, persistentXml, bringsDisks = false, comesDirectly = false }: Mark,
 ): string {
   const root = rootOf(xml)
   const document = documentOf(root)
@@ -107,6 +111,7 @@ export function withMark(
   mark.setAttribute('migration', migration)
   mark.setAttribute('attempt', String(attempt))
   if (bringsDisks) mark.setAttribute('disks', BROUGHT)
+  if (comesDirectly) mark.setAttribute('comes', DIRECTLY)
   if (persistentXml !== undefined) mark.appendChild(document.createTextNode(persistentXml))
   metadata.appendChild(mark)
   return new XMLSerializer().serializeToString(root)

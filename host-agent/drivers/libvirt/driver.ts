@@ -3,6 +3,7 @@ import { freemem } from 'node:os'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import type { GuestNeeds } from '@ferry/schemas/guest'
+import { Policy } from '@ferry/schemas/policy'
 import type { HostRefusal } from '@ferry/schemas/refusal'
 import type { Versions } from '@ferry/schemas/versions'
 import { Overdue, within } from '@ferry/events/clock'
@@ -12,6 +13,7 @@ import { folderOf } from '../../folders.ts'
 import { readDefinition } from '../read-definition.ts'
 import { isCode, openDaemon, unlessGone } from './daemon.ts'
 import type { Looked } from './daemon.ts'
+import { listening, reachedAt } from './directly.ts'
 import { DiskToBring, bringing, disksToBring } from './disks.ts'
 import { XmlInvalid, needsIn, withMark, writableDisksIn } from './domain-xml.ts'
 import { letGo, makeHolder } from './holder.ts'
@@ -25,6 +27,7 @@ import { procedures } from './procedures.ts'
 import type { Parameter } from './procedures.ts'
 import type { Libvirt } from './rpc.ts'
 import { descriptionIn, failed, refusalOf, startFrom } from './start.ts'
+import type { Ordered } from './way.ts'
 import { Code, Description, MigrateFlag } from './words.ts'
 
 /** Guests that belong to libvirtd: Ferry drives the phases of libvirt's own migration, one by one, on both hosts. */
@@ -32,6 +35,8 @@ export type LibvirtSettings = LibvirtFolders & {
   readonly socket: string
   /** Where the operator's descriptions stand, `<name>.xml`; a guest that is defined in libvirt needs none. */
   readonly definitions: string
+  /** Where other hosts' QEMUs reach those of this one; absent: they may not. */
+  readonly directAddress?: string
   readonly facts: LibvirtFacts
   readonly clock: Clock
 }
@@ -47,12 +52,21 @@ const FirstDefinition = Type.Object(
   { additionalProperties: false },
 )
 /** Since the second version disks may come with their guest. */
-const Definition = Type.Object(
+const SecondDefinition = Type.Object(
   { ...FirstDefinition.properties, disks: Type.Array(DiskToBring) },
   { additionalProperties: false },
 )
+/** Since the third it may come from QEMU to QEMU. */
+const Definition = Type.Object(
+  {
+    ...SecondDefinition.properties,
+    directConnections: Type.Optional(Policy.properties.directConnections),
+  },
+  { additionalProperties: false },
+)
 type Definition = Static<typeof Definition>
-const definitionVersions: Versions = { lowest: 1, highest: 2 }
+const definitionVersions: Versions = { lowest: 1, highest: 3 }
+const shapes = [FirstDefinition, SecondDefinition, Definition] as const
 
 const MEBIBYTE = 1024 ** 2
 const FLAGS = MigrateFlag.live | MigrateFlag.paused
@@ -62,7 +76,7 @@ const PREPARE_MS = 60_000
 const FORESEE_MS = 3000
 
 export function libvirtDriver(settings: LibvirtSettings): Driver {
-  const { definitions, facts, clock, images, guests } = settings
+  const { definitions, facts, clock, images, guests, directAddress } = settings
   const daemon = openDaemon(settings.socket, clock)
   const { look } = daemon
 
@@ -84,7 +98,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
   async function begun(
     { domain, xml: found }: Looked,
     libvirt: Libvirt,
-    { definitionVersion = 1, copyDisks = false }: Leave = {},
+    { definitionVersion = 1, copyDisks = false, directConnections }: Leave = {},
   ): Promise<Begun> {
     if (!facts.canMigrateByPhases)
       return {
@@ -94,6 +108,10 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
           hypervisor: `libvirt ${facts.hypervisor.hypervisorVersion}`,
         },
       }
+    const tooOld = (offered: number): Begun => ({
+      refusal: { type: 'DefinitionVersionUnsupported', offered, supported: definitionVersion },
+    })
+    if (directConnections !== undefined && definitionVersion < 3) return tooOld(3)
     const describing = persistentXmlOf(domain, libvirt)
     // What libvirt has against that is said below, as a refusal.
     describing.catch(() => {})
@@ -122,7 +140,11 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
         cookie,
         ...(persistentXml === undefined ? {} : { persistentXml }),
       }
-      const definition = definitionVersion === 1 ? first : { ...first, disks }
+      const definition = {
+        ...first,
+        ...(definitionVersion === 1 ? {} : { disks }),
+        ...(directConnections === undefined ? {} : { directConnections }),
+      }
       return { needs, definition: JSON.stringify(definition) }
     }
     try {
@@ -134,8 +156,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       if (path === '') return { refusal: refusalOf(error) }
       if (!copyDisks) return { refusal: { type: 'DiskUnmovable', path, why: whyUnmovable(error) } }
     }
-    if (definitionVersion === 1)
-      return { refusal: { type: 'DefinitionVersionUnsupported', offered: 2, supported: 1 } }
+    if (definitionVersion === 1) return tooOld(2)
     try {
       const disks = await disksToBring(found, domain, libvirt, beginWith)
       if (!Array.isArray(disks)) return { refusal: disks }
@@ -165,7 +186,14 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     if (vm.includes('/')) return failed('libvirt knows no names with a slash')
     if (!fits(images, vm))
       return failed(`the name of the guest is too long for a socket: ${diskSocket(images, vm)}`)
-    const { memoryMiB: _, cookie: said, xml, disks, ...more } = definition
+    const { memoryMiB: _, cookie: said, xml, disks, directConnections, ...more } = definition
+    const comesDirectly = directConnections !== undefined
+    if (comesDirectly && directAddress === undefined)
+      return {
+        type: 'CapabilityMissing' as const,
+        capability: 'receiving an image directly (libvirt.directAddress in host.json)',
+        hypervisor: facts.hypervisor.hypervisor,
+      }
     const folder = folderOf(guests, vm)
     const bringsDisks = disks.length > 0
     const inTheWay = bringsDisks ? await makeImages(folder, disks) : await dropImages(folder)
@@ -176,20 +204,21 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       openImages(images),
       ...[path, diskPath].map((each) => rm(each, { force: true })),
     ])
-    const marked = withMark(xml, { migration, attempt, bringsDisks, ...more })
+    const marked = withMark(xml, { migration, attempt, bringsDisks, comesDirectly, ...more })
+    const way =
+      directAddress !== undefined && directConnections !== undefined
+        ? listening(directAddress, directConnections)
+        : listeningAt(path, bringsDisks ? diskPath : undefined)
     const parameters: Parameter[] = [
-      { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
+      ...way.parameters,
       { field: 'destination_xml', is: 'string', value: marked },
       { field: 'destination_name', is: 'string', value: vm },
       ...bringing(disks.map(({ target }) => target)),
-      ...(bringsDisks
-        ? [{ field: 'disks_uri', is: 'string', value: `unix://${diskPath}` } as const]
-        : []),
     ]
-    const flags = FLAGS | (bringsDisks ? MigrateFlag.nonSharedDisk : 0)
+    const flags = FLAGS | way.flags | (bringsDisks ? MigrateFlag.nonSharedDisk : 0)
     const libvirt = await daemon.fresh()
     try {
-      const { cookie } = await libvirt.call(
+      const { cookie, uri } = await libvirt.call(
         procedures.prepare,
         { parameters, cookie: said, flags },
         PREPARE_MS,
@@ -204,7 +233,9 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
           .call(procedures.finish, { parameters, cookie: '', flags, isCancelled: 0 }, 'unlimited')
           .catch(() => {})
           .finally(libvirt.close)
-      return { cookie }
+      if (!comesDirectly) return { cookie }
+      if (uri === undefined) throw new Error('libvirt does not say where its QEMU listens')
+      return { cookie: reachedAt({ uri, cookie }) }
     } catch (error) {
       libvirt.close()
       await dropImages(folder)
@@ -217,6 +248,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     hypervisor: facts.hypervisor,
     definitions: definitionVersions,
     copiesDisks: true,
+    sendsDirectly: true,
 
     start: async (vm) => {
       const here = await look(vm)
@@ -273,10 +305,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       }
       await letGo(folderOf(guests, vm))
       const { definitionVersion = 1 } = landing
-      const read = readDefinition(
-        definitionVersion === 1 ? FirstDefinition : Definition,
-        landing.definition,
-      )
+      const read = readDefinition(shapes[definitionVersion - 1] ?? Definition, landing.definition)
       if ('refusal' in read) return read.refusal
       const definition: Definition = { disks: [], ...read.definition }
       let needs: GuestNeeds
@@ -296,6 +325,17 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     onChange: daemon.onChange,
   }
 }
+
+/** Where an image, and disks that come with it, is brought by an agent of Ferry's. */
+const listeningAt = (path: string, diskPath: string | undefined): Ordered => ({
+  parameters: [
+    { field: 'migrate_uri', is: 'string', value: `unix://${path}` },
+    ...(diskPath === undefined
+      ? []
+      : [{ field: 'disks_uri', is: 'string', value: `unix://${diskPath}` } as const]),
+  ],
+  flags: 0,
+})
 
 const started = ({ xml }: Looked): Begun => ({ needs: needsIn(xml), definition: xml })
 

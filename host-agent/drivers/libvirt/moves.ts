@@ -75,6 +75,28 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       }
   }
 
+  const resume: Moves['resume'] = async (vm) => {
+    const here = await look(vm)
+    if (here === undefined) return undefined
+    const { domain } = here
+    const folder = folderOf(guests, vm)
+    // Without the connection that sent it libvirt drops the job: then it is a paused guest like any other.
+    const isOwn = await isOurs(folder)
+    await letGo(folder)
+    if (isOwn) await stopCopying(daemon, here)
+    await disown(folder)
+    await noteSent(folder, [])
+    const now = await look(vm)
+    if (now === undefined) return undefined
+    const wasPaused = here.state !== 'running'
+    if (now.isPausedByHand) return { wasPaused, runningAt: clock.now(), leftPaused: true }
+    if (now.state !== 'running') {
+      const libvirt = await daemon.libvirt()
+      await libvirt.call(procedures.resume, { domain })
+    }
+    return { wasPaused, runningAt: clock.now() }
+  }
+
   return {
     getReady: async () => {
       await daemon.getReady()
@@ -100,13 +122,15 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       // Another process began it: what it sent, and to whom, nobody knows any more.
       if (here.state !== 'running' || job !== undefined)
         throw new CopyFailed({ type: 'AgentRestarted' })
-      return perform(here, order, daemon, { folder, images, sender })
+      return perform(here, order, daemon, { folder, images, sender, sendHome: () => resume(vm) })
     },
 
     receive: async (vm, order) => {
       const here = await look(vm)
       if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
-      if (here.state !== 'receiving') throw new CopyFailed({ type: 'AgentRestarted' })
+      // What comes directly goes on whoever waits for it.
+      const isThere = here.state === 'loaded' && here.mark?.comesDirectly === true
+      if (here.state !== 'receiving' && !isThere) throw new CopyFailed({ type: 'AgentRestarted' })
       landed = here.domain
       return receive(here, order, daemon, { folder: folderOf(guests, vm), images })
     },
@@ -160,27 +184,7 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       if (left !== undefined) await undefine(left)
     },
 
-    resume: async (vm) => {
-      const here = await look(vm)
-      if (here === undefined) return undefined
-      const { domain } = here
-      const folder = folderOf(guests, vm)
-      // Without the connection that sent it libvirt drops the job: then it is a paused guest like any other.
-      const isOwn = await isOurs(folder)
-      await letGo(folder)
-      if (isOwn) await stopCopying(daemon, here)
-      await disown(folder)
-      await noteSent(folder, [])
-      const now = await look(vm)
-      if (now === undefined) return undefined
-      const wasPaused = here.state !== 'running'
-      if (now.isPausedByHand) return { wasPaused, runningAt: clock.now(), leftPaused: true }
-      if (now.state !== 'running') {
-        const libvirt = await daemon.libvirt()
-        await libvirt.call(procedures.resume, { domain })
-      }
-      return { wasPaused, runningAt: clock.now() }
-    },
+    resume,
 
     clear: async (vm) => {
       const here = await look(vm)

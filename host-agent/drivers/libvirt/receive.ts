@@ -20,54 +20,106 @@ import type { Domain } from './procedures.ts'
 import type { Libvirt } from './rpc.ts'
 import { Change, MigrateFlag, StoppedBy } from './words.ts'
 
-/** The target's half: QEMU has listened since `prepare`, and libvirt's Finish, which was asked for then, ends when all is loaded. */
+/**
+ * The target's half: QEMU has listened since `prepare`, and libvirt's Finish, which was asked for then, ends when all is
+ * loaded. Where disks come as well, Finish is asked for here, when all of them is there.
+ */
 export async function receive(
   copy: Looked,
   order: ReceiveOrder,
   daemon: Daemon,
-  { folder, images }: { readonly folder: string; readonly images: string },
+  places: { readonly folder: string; readonly images: string },
 ): Promise<LoadedByHypervisor> {
+  const watched = await watchCopy(copy, daemon, order.signal)
+  try {
+    return await (copy.mark?.comesDirectly === true
+      ? awaitDirectly(copy, order, daemon, places, watched)
+      : takeStream(copy, order, daemon, places, watched))
+  } finally {
+    watched.close()
+  }
+}
+
+type Watched = Awaited<ReturnType<typeof watchCopy>>
+
+/** Hears what becomes of a copy that is being received. */
+async function watchCopy(copy: Looked, daemon: Daemon, signal: AbortSignal) {
   const { clock } = daemon
   const { domain: expected } = copy
-  const { name: vm } = expected
-  const bringsDisks = copy.mark?.bringsDisks === true
-  const watching = await daemon.fresh()
+  const libvirt = await daemon.fresh()
+  let wake = () => {}
+  let isEndedByHand = false
+  let tellStopped = () => {}
+  const stopped = new Promise<void>((resolve) => {
+    tellStopped = resolve
+  })
+  await libvirt.on('lifecycle', ({ domain, change, detail }) => {
+    if (change === Change.stopped && domain.uuid.equals(expected.uuid)) {
+      isEndedByHand = detail === StoppedBy.user
+      tellStopped()
+    }
+    wake()
+  })
+  const whoseHand = () => {
+    if (isEndedByHand) throw byOtherHand('somebody else has ended the copy that was to receive it')
+  }
+  return {
+    libvirt,
+    /** It has ended, and why is known. */
+    stopped,
+    whoseHand,
+    wake: () => wake(),
+    loaded: async (lookAgainMs: number): Promise<LoadedByHypervisor> => {
+      for (;;) {
+        signal.throwIfAborted()
+        const woken = new Promise<void>((resolve) => {
+          wake = resolve
+        })
+        const state = await daemon.stateNow(copy)
+        if (state === 'loaded') return { loadedAt: clock.now() }
+        if (state !== 'receiving') {
+          await toldWhy(libvirt, expected, stopped, clock)
+          whoseHand()
+          throw new CopyFailed({
+            type: 'HypervisorFailed',
+            message: 'QEMU ended while it loaded the image',
+          })
+        }
+        await Promise.race([woken, clock.sleep(lookAgainMs)])
+      }
+    },
+    close: libvirt.close,
+  }
+}
+
+/** An image that comes through Ferry's stream goes into QEMU's socket. */
+async function takeStream(
+  { domain, mark }: Looked,
+  order: ReceiveOrder,
+  { clock }: Daemon,
+  { folder, images }: { readonly folder: string; readonly images: string },
+  { libvirt, stopped, whoseHand, wake, loaded }: Watched,
+): Promise<LoadedByHypervisor> {
+  const bringsDisks = mark?.bringsDisks === true
   let hypervisor: Socket | undefined
   let front: Writable | undefined
   /** Also what waits for a disk, or for libvirtd's answer. */
   const stop = () => {
     hypervisor?.destroy()
     front?.destroy(new Error('broken off'))
-    watching.close()
+    libvirt.close()
   }
   order.signal.addEventListener('abort', stop, { once: true })
   try {
     // QEMU takes one visitor: if another process has been it, nobody knows what it brought.
-    const memory = (hypervisor = await visit(imageSocket(images, vm)))
+    const memory = (hypervisor = await visit(imageSocket(images, domain.name)))
     // Until the source comes nobody else listens, and a QEMU that ends must not take the agent with it.
     memory.on('error', () => {})
     // What it says on its way back was answered at the source.
     memory.resume()
-    let wake = () => {}
-    let isEndedByHand = false
-    let tellStopped = () => {}
-    const stopped = new Promise<void>((resolve) => {
-      tellStopped = resolve
-    })
-    await watching.on('lifecycle', ({ domain, change, detail }) => {
-      if (change === Change.stopped && domain.uuid.equals(expected.uuid)) {
-        isEndedByHand = detail === StoppedBy.user
-        tellStopped()
-      }
-      wake()
-    })
-    void watching.closed.then(() => memory.destroy(new Error('libvirtd ended')))
-    memory.once('end', () => wake())
+    void libvirt.closed.then(() => memory.destroy(new Error('libvirtd ended')))
+    memory.once('end', wake)
     order.signal.throwIfAborted()
-    const whoseHand = () => {
-      if (isEndedByHand)
-        throw byOtherHand('somebody else has ended the copy that was to receive it')
-    }
     const taking = feed(memory, {
       atEnd: () => void memory.end(),
       // A QEMU that has ended is told of by its socket first, and later by libvirt.
@@ -78,7 +130,7 @@ export async function receive(
         clock,
         OPEN_MS,
         'QEMU opening a disk',
-        tellNbd(diskSocket(images, vm), name, sizeBytes),
+        tellNbd(diskSocket(images, domain.name), name, sizeBytes),
       )
     const all = (front = bringsDisks ? apart(taking, tell) : taking)
     const fill = async () => {
@@ -86,7 +138,7 @@ export async function receive(
       if (!bringsDisks) return
       // What was written to the disks must be there before anybody commits to it.
       await within(clock, FLUSH_MS, 'QEMU writing the disks', finished(all)).catch(failed)
-      await askToFinish(watching, expected).catch(failed)
+      await askToFinish(libvirt, domain).catch(failed)
       await letGo(folder)
     }
     await fill().catch(async (error: unknown) => {
@@ -94,35 +146,43 @@ export async function receive(
       order.signal.throwIfAborted()
       // QEMU must not take what came for the whole.
       memory.destroy()
-      await toldWhy(watching, expected, stopped, clock)
+      await toldWhy(libvirt, domain, stopped, clock)
       whoseHand()
       throw error
     })
-    const loaded = async () => {
-      for (;;) {
-        order.signal.throwIfAborted()
-        const woken = new Promise<void>((resolve) => {
-          wake = resolve
-        })
-        const state = await daemon.stateNow(copy)
-        if (state === 'loaded') return { loadedAt: clock.now() }
-        if (state !== 'receiving') {
-          await toldWhy(watching, expected, stopped, clock)
-          whoseHand()
-          throw new CopyFailed({
-            type: 'HypervisorFailed',
-            message: 'QEMU ended while it loaded the image',
-          })
-        }
-        await Promise.race([woken, clock.sleep(LOOK_AGAIN_MS)])
-      }
-    }
-    return await within(clock, LOAD_MS, 'QEMU loading the image', loaded())
+    return await within(clock, LOAD_MS, 'QEMU loading the image', loaded(LOOK_AGAIN_MS))
   } finally {
     order.signal.removeEventListener('abort', stop)
-    watching.close()
     hypervisor?.destroy()
   }
+}
+
+/**
+ * One that comes from QEMU to QEMU is whole when QEMU has loaded it and its source says that this was all. It goes on
+ * whoever waits for it; only one with disks waits for somebody to ask for Finish.
+ */
+async function awaitDirectly(
+  { domain, mark, state }: Looked,
+  order: ReceiveOrder,
+  { clock }: Daemon,
+  { folder }: { readonly folder: string },
+  { libvirt, loaded }: Watched,
+): Promise<LoadedByHypervisor> {
+  const told = order.told()
+  const arrived = async () => {
+    const loading = loaded(LOOK_SELDOM_MS)
+    if (mark?.bringsDisks === true && state !== 'loaded') {
+      await Promise.race([told, loading])
+      await askToFinish(libvirt, domain).catch(failed)
+      await letGo(folder)
+    }
+    const it = await loading
+    await within(clock, TOLD_MS, 'the source saying that this was all', told).catch(failed)
+    return it
+  }
+  const gone = libvirt.closed.then(() => failed(new Error('libvirtd ended')))
+  const [it] = await Promise.race([Promise.all([arrived(), told]), gone])
+  return it
 }
 
 /**
@@ -153,6 +213,7 @@ const askToFinish = (libvirt: Libvirt, domain: Domain) =>
   )
 
 const failed = (cause: unknown): never => {
+  if (cause instanceof CopyFailed) throw cause
   const message = cause instanceof Error ? cause.message : String(cause)
   throw new CopyFailed({ type: 'HypervisorFailed', message }, { cause })
 }
@@ -160,6 +221,10 @@ const failed = (cause: unknown): never => {
 /** Once all bytes are in, loading the rest takes milliseconds; device states of large guests take seconds. */
 const LOAD_MS = 60_000
 const LOOK_AGAIN_MS = 100
+/** Where it takes as long as an image: libvirt's events tell of it sooner. */
+const LOOK_SELDOM_MS = 1000
+/** QEMU has loaded the last of it, and its source is through at the same moment. */
+const TOLD_MS = 30_000
 
 async function visit(path: string): Promise<Socket> {
   const hypervisor = createConnection({ path, allowHalfOpen: true })

@@ -9,6 +9,8 @@ import { LibvirtError } from './rpc.ts'
 import type { Libvirt } from './rpc.ts'
 import { Change, DomainState, StoppedBy } from './words.ts'
 
+export type Following = Awaited<ReturnType<typeof watch>>
+
 const SAMPLE_MS = 250
 const ROUND_MS = 50
 
@@ -61,6 +63,8 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     refuse(byOtherHand('somebody else has paused it'))
   }
   let failed = () => {}
+  let tellBegun = () => {}
+  let isBegun = false
   let forgetRound = () => {}
   const [forgetHand] = await Promise.all([
     watchMonitor(libvirt, domain, order, clock, { isByHand, hasFailed: () => failed() }),
@@ -74,6 +78,8 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     libvirt.on('round', (event) => {
       if (!event.domain.uuid.equals(domain.uuid)) return
       rounds = Math.max(rounds, event.iteration)
+      if (!isBegun) tellBegun()
+      isBegun = true
       // The last round is soon over, and with the guest paused libvirt has better things to do than to answer questions.
       forgetRound()
       forgetRound = clock.after(event.iteration === 1 ? 0 : ROUND_MS, () => {
@@ -114,6 +120,11 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     /** QEMU has given up, and may wait for its way back to be closed before it lets the guest run on. */
     onFailure: (listener: () => void) => {
       failed = listener
+    },
+    /** QEMU has begun to copy. */
+    onBegun: (listener: () => void) => {
+      tellBegun = listener
+      if (isBegun) listener()
     },
     onPause: (listener: () => void) => {
       paused = listener

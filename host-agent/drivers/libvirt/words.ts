@@ -5,6 +5,7 @@ export const MigrateFlag = {
   paused: 1 << 5,
   nonSharedDisk: 1 << 6,
   autoConverge: 1 << 13,
+  parallel: 1 << 17,
 } as const
 
 export const DomainState = {

@@ -1,0 +1,86 @@
+import { isIP } from 'node:net'
+import { Type } from 'typebox'
+import type { Static } from 'typebox'
+import { Invalid, parse } from '@ferry/schemas/parse'
+import { bringing } from './disks.ts'
+import type { DiskToSend } from './disks.ts'
+import { procedures } from './procedures.ts'
+import type { Domain, Parameter } from './procedures.ts'
+import type { Libvirt } from './rpc.ts'
+import { failed } from './way.ts'
+import type { Ordered, Way } from './way.ts'
+import { MigrateFlag } from './words.ts'
+
+/**
+ * The two QEMUs move the image by themselves, over TCP that libvirt opens for them: in the clear, and no agent sees it. So
+ * nothing is held back before QEMU has "completed", and what the gate decides is whether the target hears of it at all: it
+ * commits only on `Performed`, and until that is said a guest that is paused and whole can still be sent home.
+ *
+ *     Perform ──► rounds 1, 2, ... ──► SUSPENDED ──► Perform's reply (paused and whole) ──► Performed
+ *                                         │                                                     ▲
+ *                                        gate ──────────────────────────────────────────────────┘ or it runs on
+ */
+export function directly(
+  domain: Domain,
+  brought: readonly DiskToSend[],
+  target: string,
+  connections: number,
+): Way {
+  const asked = overTcp(target, connections)
+  let libvirt: Libvirt | undefined
+  const abort = () => void libvirt?.call(procedures.abortJob, { domain }).catch(() => {})
+  return {
+    asked: {
+      parameters: [...asked.parameters, ...bringing(brought.map((disk) => disk.target))],
+      flags: asked.flags | (brought.length > 0 ? MigrateFlag.nonSharedDisk : 0),
+    },
+    paces: undefined,
+    open: async (its) => {
+      libvirt = its
+    },
+    carry: async ({ performed, following, begun }) => {
+      following.onBegun(begun)
+      await Promise.all([performed, following.gatePassed])
+    },
+    breakOff: abort,
+    stop: () => {},
+    close: () => {},
+    isDirect: true,
+  }
+}
+
+/** What both of libvirt's ends must be told alike. */
+function overTcp(uri: string, connections: number): Ordered {
+  const parameters: Parameter[] = [{ field: 'migrate_uri', is: 'string', value: uri }]
+  if (connections === 1) return { parameters, flags: 0 }
+  parameters.push({ field: 'parallel.connections', is: 'int', value: connections })
+  return { parameters, flags: MigrateFlag.parallel }
+}
+
+/** Where the target's QEMU is to listen: on that address alone, where it is no name, and on a port that libvirt chooses. */
+export function listening(address: string, connections: number): Ordered {
+  const kind = isIP(address)
+  const { parameters, flags } = overTcp(
+    kind === 6 ? `tcp://[${address}]` : `tcp://${address}`,
+    connections,
+  )
+  const alone = { field: 'listen_address', is: 'string', value: address } as const
+  return { parameters: kind === 0 ? parameters : [...parameters, alone], flags }
+}
+
+/** What the target says: where its QEMU listens, beside libvirt's own cookie. */
+const Reached = Type.Object(
+  { uri: Type.String({ pattern: '^tcp:' }), cookie: Type.String() },
+  { additionalProperties: false },
+)
+
+export const reachedAt = (said: Static<typeof Reached>): string => JSON.stringify(said)
+
+export function readReached(text: string): Static<typeof Reached> {
+  try {
+    return parse(Reached, JSON.parse(text), 'what the target says')
+  } catch (error) {
+    if (!(error instanceof Invalid) && !(error instanceof SyntaxError)) throw error
+    throw failed('the target does not say where its QEMU listens', error)
+  }
+}
