@@ -26,6 +26,7 @@ export type Moment = 'prepared' | 'performed' | 'committed' | 'running' | 'relea
 export type Victim =
   | 'source agent'
   | 'target agent'
+  | 'source mover'
   | 'target mover'
   | 'source libvirtd'
   | 'target libvirtd'
@@ -99,8 +100,8 @@ export const moments: Readonly<
   released: { fact: 'SourceReleased', hold: async () => {} },
 }
 
-const killMover = ({ lab, target }: Scene): Promise<void> =>
-  killIn(join(lab.folder, target, 'movers', 'web1', 'mover.pid'))
+const killMover = ({ lab }: Scene, rack: Rack): Promise<void> =>
+  killIn(join(lab.folder, rack, 'movers', 'web1', 'mover.pid'))
 
 type Blow = {
   readonly strike: (scene: Scene) => Promise<void>
@@ -111,9 +112,10 @@ type Blow = {
 export const victims: Readonly<Record<Victim, Blow>> = {
   'source agent': { strike: ({ lab, source }) => replaced(lab.agent(source)) },
   'target agent': { strike: ({ lab, target }) => replaced(lab.agent(target)) },
-  // The one at the source has ended before the first fact behind which it could be killed.
+  // It has ended before the first fact behind which it could be killed.
+  'source mover': { strike: (scene) => killMover(scene, scene.source), moments: [] },
   'target mover': {
-    strike: killMover,
+    strike: (scene) => killMover(scene, scene.target),
     moments: ['prepared', 'performed', 'committed'],
   },
   'source libvirtd': { strike: ({ hosts, source }) => libvirtdKilled(hosts, source) },
