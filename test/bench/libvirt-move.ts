@@ -28,7 +28,7 @@ export type Trip = {
   readonly downtimeMs: number
 }
 
-export type Way = 'virsh' | 'Ferry'
+export type Way = 'virsh' | 'Ferry' | 'Ferry, directly'
 type Mover = (place: Place, trip: Trip) => Promise<Omit<Moved, 'downtimeMs'>>
 
 /** Moves the guest once; the downtime is taken from outside, for both ways alike, by QEMU's own times on both hosts. */
@@ -65,24 +65,33 @@ const movers: Readonly<Record<Way, Mover>> = {
     const totalMs = systemClock.elapsed() - began
     return { totalMs, wireBytes: (await network.passedBytes()) - before }
   },
-  Ferry: async ({ lab }, { vm, from, request, downtimeMs }) => {
-    const ended = lab.event(`${request} to end`, ({ type }) => ends.has(type))
-    const before = (await countersOf('lo', process.pid)).received
-    const began = systemClock.now()
-    const policy = { downtimeMs, attempts: 1 }
-    await lab.migrate({ request, vm, target: other(from), policy })
-    const { type } = await ended
-    const wireBytes = (await countersOf('lo', process.pid)).received - before
-    const { attempts, end } = await readTimeline(lab.connection, request)
-    if (type !== 'Completed' || end === undefined) throw new Error(`${request} did not arrive`)
-    const { spans = [], downtime } = attempts[0] ?? {}
-    return {
-      totalMs: end.storedAt - began,
-      wireBytes,
-      spans: Object.fromEntries(spans.map(({ phase, ms }) => [phase, ms])),
-      switchover: Object.fromEntries(downtime?.parts.map(({ what, ms }) => [what, ms]) ?? []),
-    }
-  },
+  Ferry: (place, trip) => byFerry(place, trip, {}),
+  'Ferry, directly': (place, trip) => byFerry(place, trip, { directConnections: 1 }),
+}
+
+async function byFerry(
+  { lab, network }: Place,
+  { vm, from, request, downtimeMs }: Trip,
+  how: { readonly directConnections?: number },
+): ReturnType<Mover> {
+  const passed = async () =>
+    (await countersOf('lo', process.pid)).received + (await network.passedBytes())
+  const ended = lab.event(`${request} to end`, ({ type }) => ends.has(type))
+  const before = await passed()
+  const began = systemClock.now()
+  const policy = { downtimeMs, attempts: 1, ...how }
+  await lab.migrate({ request, vm, target: other(from), policy })
+  const { type } = await ended
+  const wireBytes = (await passed()) - before
+  const { attempts, end } = await readTimeline(lab.connection, request)
+  if (type !== 'Completed' || end === undefined) throw new Error(`${request} did not arrive`)
+  const { spans = [], downtime } = attempts[0] ?? {}
+  return {
+    totalMs: end.storedAt - began,
+    wireBytes,
+    spans: Object.fromEntries(spans.map(({ phase, ms }) => [phase, ms])),
+    switchover: Object.fromEntries(downtime?.parts.map(({ what, ms }) => [what, ms]) ?? []),
+  }
 }
 
 const ends = new Set(['Completed', 'Abandoned'])

@@ -28,35 +28,39 @@ export type Compared = {
 
 /** The figures as a section: medians, ranges, and ratios to the first way of the same run. */
 export function compared(results: Compared): string {
-  const { guests, rounds, machine, memoryMiB, downtimeMs, moves, loads } = results
+  const { guests, ways, rounds, machine, memoryMiB, downtimeMs, moves, loads } = results
   const [before, behind] = loads.map((load) => load.toFixed(1))
-  const parts = (of: (moved: Moved) => Readonly<Record<string, number>> | undefined) =>
-    breakdown(guests, (guest) => (moves.get(`${guest}/Ferry`) ?? []).map(of))
+  const parts = (way: string, of: (moved: Moved) => Readonly<Record<string, number>> | undefined) =>
+    breakdown(guests, (guest) => (moves.get(`${guest}/${way}`) ?? []).map(of))
   return [
     '# What moving a guest of libvirt costs',
     '',
     `Written by \`pnpm bench libvirt --rounds ${rounds} --only ${guests.join()}\`: ${machine}.`,
     '',
-    `Each guest is moved by \`virsh migrate --live\` and by Ferry, by turns, ${rounds} times each after one round that is not counted, there and back`,
+    `Each guest is moved by \`virsh migrate --live\`, by Ferry, and by Ferry with \`--direct\`, by turns, ${rounds} times each after one round that is not counted, there and back`,
     'between two libvirtds in namespaces of their own on this machine; who goes first changes with each round. It stays the same guest, and rests for a second and a half',
     `before each move. ${memoryMiB} MiB of memory; a downtime of ${downtimeMs} ms is aimed at. Medians, the range in brackets, and the ratio to virsh.`,
     `The machine's load was ${before} before and ${behind} behind it.`,
     '',
     '- *total*: `virsh`: from its start to its end. Ferry: from the request to `Completed`, when the source has let go of its copy too.',
     "- *downtime*: from STOP on the source to RESUME on the target, by QEMU's own times, through a second monitor that both ways have.",
-    "- *wire*: what passed the network while it lasted. `virsh`: the cable between the hosts, in both directions. Ferry: all of the loopback, the log's part among it.",
+    "- *wire*: what passed the network while it lasted. `virsh`: the cable between the hosts, in both directions. Ferry: that and all of the loopback, the log's part among it.",
     ...guests.flatMap((guest) => ['', `## The ${guest} guest`, '', ...comparison(results, guest)]),
     '',
-    "## Where Ferry's time goes with libvirt",
-    '',
-    "From the request to `Completed`, by the log server's clock (ms):",
-    '',
-    ...parts(({ spans }) => spans),
-    '',
-    "Inside the switchover, from the source's pause to the first instruction on the target (ms):",
-    '',
-    ...parts(({ switchover }) => switchover),
-    '',
+    ...ways
+      .slice(1)
+      .flatMap((way) => [
+        `## Where the time of ${way === 'Ferry' ? 'Ferry' : 'Ferry with `--direct`'} goes with libvirt`,
+        '',
+        "From the request to `Completed`, by the log server's clock (ms):",
+        '',
+        ...parts(way, ({ spans }) => spans),
+        '',
+        "Inside the switchover, from the source's pause to the first instruction on the target (ms):",
+        '',
+        ...parts(way, ({ switchover }) => switchover),
+        '',
+      ]),
   ].join('\n')
 }
 

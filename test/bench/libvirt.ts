@@ -22,8 +22,8 @@ import { loadNow, machine } from './machine.ts'
 import { writeSection } from './page.ts'
 
 /**
- * `pnpm bench libvirt [--rounds N]`: the same guests of libvirt moved by `virsh migrate --live` and by Ferry, by turns,
- * between the same two libvirtds. Writes its section of RESULTS.md.
+ * `pnpm bench libvirt [--rounds N]`: the same guests of libvirt moved by `virsh migrate --live` and by Ferry, encrypted
+ * and directly, by turns, between the same two libvirtds. Writes its section of RESULTS.md.
  */
 const { values } = parseArgs({
   options: {
@@ -47,7 +47,7 @@ const guests: { readonly [name: string]: GuestProgram } = {
   busy: busyGuest,
 }
 const names = values.only?.split(',') ?? ['quiet', 'full']
-const ways = ['virsh', 'Ferry'] as const
+const ways = ['virsh', 'Ferry', 'Ferry, directly'] as const
 
 const loadBefore = loadNow()
 const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
@@ -56,7 +56,11 @@ const moves = new Map<string, Moved[]>()
 try {
   const network = await joinHosts(hosts, racks)
   const settingsOf = (host: string) => ({
-    libvirt: { socket: hosts.socket(host), images: join(folder, host, 'images') },
+    libvirt: {
+      socket: hosts.socket(host),
+      images: join(folder, host, 'images'),
+      directAddress: network.addressOf(host),
+    },
   })
   const options = { hosts: racks, driver: 'libvirt', settingsOf, logLevel: 'warn' } as const
   await withLab(options, async (lab) => {
@@ -90,7 +94,8 @@ async function moveThereAndBack(place: Omit<Place, 'folder' | 'hosts'>, vm: stri
     for (const way of round % 2 === 0 ? ways : ways.toReversed()) {
       await untilKnown(lab, vm, from)
       await systemClock.sleep(WARM_UP_MS)
-      const trip = { vm, from, request: `${vm}-${round}`, downtimeMs: DOWNTIME_MS }
+      const request = `${vm}-${round}${way === 'Ferry' ? '' : '-directly'}`
+      const trip = { vm, from, request, downtimeMs: DOWNTIME_MS }
       const moved = await moveOnce(way, { ...place, folder, hosts }, trip)
       from = other(from)
       console.log(`${round === 0 ? 'warm-up' : round} ${vm} ${way}: ${inWords(moved)}`)
