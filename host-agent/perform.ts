@@ -1,7 +1,7 @@
 import type { EventOf } from '@ferry/schemas/event'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import type { Clock } from '@ferry/events/clock'
-import { dialFor } from './dial.ts'
+import { dialFor, dialUnder } from './dial.ts'
 import { CopyFailed } from './driver.ts'
 import { openGate } from './gate.ts'
 import type { Gate } from './gate.ts'
@@ -46,10 +46,12 @@ export async function perform(
   const gate = openGate(hands.log, clock, contestedOn(target, command))
   const switchover = quietly(clock, signal)
   const worthTelling = roundsWorthTelling(clock)
+  const isDirect = command.data.policy.directConnections !== undefined
+  const under = isDirect ? dialUnder(hands.pace, dial, vm, hands.say) : undefined
   let sender: Sender | undefined
   try {
     const sent = await driver.perform(vm, {
-      dial,
+      dial: under?.dial ?? dial,
       ...(cookie === undefined ? {} : { cookie: Buffer.from(cookie).toString('utf8') }),
       signal,
       // Only now: a driver that has nothing to send must not use the transfer up.
@@ -87,6 +89,7 @@ export async function perform(
     throw error
   } finally {
     sender?.close()
+    under?.close()
     gate.close()
     switchover.over()
     await voice.caughtUp()

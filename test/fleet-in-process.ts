@@ -63,6 +63,8 @@ export type FleetOptions = {
   readonly drivers?: (driver: Driver, host: string) => Driver
   /** Which versions of the stream a host's agent knows. */
   readonly transferVersions?: (host: string) => Versions
+  /** For all images that leave a host together. */
+  readonly bandwidthBytesPerSecond?: number
   /** Puts something between an agent and its disk. */
   readonly watermarks?: (watermark: Watermark, host: string) => Watermark
   readonly fences?: Fences
@@ -215,6 +217,9 @@ export async function fleetInProcess(
         },
         random: randomBytes,
         transfers: { listen },
+        ...(options.bandwidthBytesPerSecond === undefined
+          ? {}
+          : { bandwidthBytesPerSecond: options.bandwidthBytesPerSecond }),
         ...(options.transferVersions === undefined
           ? {}
           : { transferVersions: options.transferVersions(host) }),

@@ -8,6 +8,9 @@ export type Pace = {
   /** Takes so many bytes out of the bucket. @returns how long to wait before the next are sent, in milliseconds. */
   readonly take: (bytes: number) => number
   readonly limit: (bytesPerSecond: number | undefined) => void
+  readonly bytesPerSecond: () => number | undefined
+  /** @returns what ends it. */
+  readonly onLimit: (listener: () => void) => () => void
 }
 
 const BUCKET_SECONDS = 0.02
@@ -16,6 +19,7 @@ export function makePace(clock: Clock, bytesPerSecond?: number): Pace {
   let rate = bytesPerSecond
   let credit = 0
   let filledAt = clock.elapsed()
+  const listeners = new Set<() => void>()
   return {
     take: (bytes) => {
       if (rate === undefined) return 0
@@ -26,6 +30,12 @@ export function makePace(clock: Clock, bytesPerSecond?: number): Pace {
     },
     limit: (next) => {
       rate = next
+      for (const tell of listeners) tell()
+    },
+    bytesPerSecond: () => rate,
+    onLimit: (listener) => {
+      listeners.add(listener)
+      return () => void listeners.delete(listener)
     },
   }
 }

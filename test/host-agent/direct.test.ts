@@ -176,6 +176,33 @@ test('a source that hears nothing of the log runs on at home, though all of it h
   )
 })
 
+test("its hypervisor is told of its host's limit, for nobody else holds it back", async () => {
+  const told: (number | undefined)[] = []
+  const { drivers } = joined()
+  const listening = (driver: Driver, host: string): Driver => {
+    const its = drivers(driver, host)
+    return {
+      ...its,
+      perform: (vm, order) => {
+        told.push(order.dial.policy().bandwidthBytesPerSecond)
+        return its.perform(vm, order)
+      },
+    }
+  }
+  const most = 50_000_000
+  await withFleet(two, { drivers: listening, bandwidthBytesPerSecond: most }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    const move = async (request: string, target: string, policy: object) => {
+      await fleet.migrate({ request, vm: 'web1', target, policy })
+      assert.is((await fleet.ended(request)).phase, 'completed')
+    }
+    await move('m1', 'rack2', direct)
+    await move('m2', 'rack1', { ...direct, bandwidthBytesPerSecond: most / 2 })
+    await move('m3', 'rack2', {})
+    assert.equal(told, [most, most / 2, undefined])
+  })
+})
+
 test('whoever wants that of hypervisors that cannot do it is told so, before anything has moved', () =>
   withFleet(two, {}, async (fleet) => {
     await fleet.start('web1', 'rack1')
