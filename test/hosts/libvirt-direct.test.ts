@@ -37,6 +37,28 @@ const SLOWLY = {
 
 const slowGuest = () => bootSectorGuest(smallGuest, 64)
 
+test('takes other limits on its way, and goes home when that is cancelled', () =>
+  withGuest(bootSectorGuest(), async ({ lab, network, move, ended, onlyOn }) => {
+    const neverDone = { bandwidthBytesPerSecond: 16 * 2 ** 20, downtimeMs: 1, directConnections: 2 }
+    const flowing = async () => {
+      const before = await network.passedBytes()
+      const isFlowing = async () => (await network.passedBytes()) > before + 2 ** 20
+      await until('the image to flow', isFlowing, PATIENCE_MS)
+    }
+    await move('m1', 'rack2', neverDone)
+    await flowing()
+    const limited = await lab.ferry('limit', 'm1', '--bandwidth', 'none', '--downtime', '20000')
+    assert.is(limited.code, 0, limited.stderr)
+    const { phase, attempt } = await ended('m1')
+    assert.equal([phase, attempt], ['completed', 1])
+    await onlyOn('rack2')
+    await move('m2', 'rack1', neverDone)
+    await flowing()
+    assert.ok((await lab.cancel('m2')).accepted)
+    assert.is((await ended('m2')).phase, 'abandoned')
+    await onlyOn('rack2')
+  }))
+
 test('runs on at home when the log is silent at its pause, and arrives when it answers again', () =>
   withGuest(slowGuest(), async (stage) => {
     const { lab, hosts, move, ended, onlyOn, network } = stage

@@ -97,6 +97,25 @@ test('a guest that libvirt would start by itself may not leave', async () => {
   await source.release('auto')
 })
 
+test('a guest goes directly only to a host that allows that, and of a release that knows it', async () => {
+  await defined('direct')
+  const leave = { directConnections: 1 }
+  assert.equal(await source.begin('direct', { ...leave, definitionVersion: 2 }), {
+    refusal: { type: 'DefinitionVersionUnsupported', offered: 3, supported: 2 },
+  })
+  const definitionVersion = 3
+  const begun = await source.begin('direct', { ...leave, definitionVersion })
+  assert.ok('definition' in begun, JSON.stringify(begun))
+  const landing = { vm: 'direct', ...begun, definitionVersion, migration: 'm1', attempt: 1 }
+  assert.equal(await target.prepare(landing), {
+    type: 'CapabilityMissing',
+    capability: 'receiving an image directly (libvirt.directAddress in host.json)',
+    hypervisor: 'libvirt',
+  })
+  assert.is(await stateOn(target, 'direct'), undefined)
+  await source.release('direct')
+})
+
 test('a guest whose disk is written to and lies on no shared storage may not leave', async () => {
   await defined('local', (xml) => xml.replace('<readonly/>', ''))
   const answer = await source.begin('local')
