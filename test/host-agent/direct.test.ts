@@ -5,8 +5,9 @@ import { systemClock } from '@ferry/events/clock'
 import type { Log } from '@ferry/events/log'
 import { facts } from '@ferry/events/subjects'
 import type { Migration } from '@ferry/events/migration'
-import type { Driver, LoadedByHypervisor } from '@ferry/host-agent/driver'
-import { directly, wholeCable } from '../direct.ts'
+import type { Driver } from '@ferry/host-agent/driver'
+import { directly, nothingGoesOn, wholeCable } from '../direct.ts'
+import type { GoesOn } from '../direct.ts'
 import { withFleet } from '../fleet-in-process.ts'
 import type { FleetInProcess, FleetOptions } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
@@ -25,11 +26,11 @@ const places = ({ hosts }: FleetInProcess) =>
 /** Hosts whose hypervisors reach each other. */
 function joined(): Required<Pick<FleetOptions, 'drivers'>> {
   const cable = wholeCable()
-  const loading = new Map<string, Map<string, Promise<LoadedByHypervisor>>>()
+  const hosts = new Map<string, GoesOn>()
   return {
     drivers: (driver: Driver, host) => {
-      const its = loading.get(host) ?? new Map<string, Promise<LoadedByHypervisor>>()
-      loading.set(host, its)
+      const its = hosts.get(host) ?? nothingGoesOn()
+      hosts.set(host, its)
       return directly(driver, driver, cable, its)
     },
   }

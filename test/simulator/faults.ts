@@ -65,6 +65,8 @@ export type Faults = {
   readonly driverLies: number
   /** For each request of an operator: that its limits are changed a moment later. */
   readonly limit: number
+  /** That its image goes from hypervisor to hypervisor, and through no agent. */
+  readonly direct: number
 }
 
 export const noFaults: Faults = {
@@ -102,6 +104,7 @@ export const noFaults: Faults = {
   logFullPerSecond: 0,
   driverLies: 0,
   limit: 0,
+  direct: 0,
 }
 
 /** The most of each. New ones stand last: what a seed drew before stays as it was. */
@@ -140,6 +143,7 @@ const worst: Faults = {
   logFullPerSecond: 0.03,
   driverLies: 0.03,
   limit: 0.3,
+  direct: 0.5,
 }
 
 /** Each run leaves some faults out and takes more or less of the others: all at once would hide what few can do. */

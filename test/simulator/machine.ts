@@ -5,6 +5,8 @@ import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
 import { setState } from '@ferry/host-agent/drivers/simulated/guest'
 import type { SimulatedGuest } from '@ferry/host-agent/drivers/simulated/guest'
 import type { HostKey } from '@ferry/host-agent/keys'
+import { directly } from '../direct.ts'
+import type { Cable, GoesOn } from '../direct.ts'
 import type { Chance } from './chance.ts'
 import type { Faults } from './faults.ts'
 import type { Life } from './life.ts'
@@ -17,6 +19,10 @@ export type Machine = {
   readonly key: HostKey
   /** Guests whose hypervisor has been given a part of an image. */
   readonly fed: Set<string>
+  /** Its hypervisors, which move images by themselves where that is asked for. */
+  readonly hypervisors: Driver
+  readonly cable: Cable
+  readonly goesOn: GoesOn
 }
 
 /** What an agent does to a guest: told right before it takes effect. */
@@ -43,9 +49,9 @@ export function driverOn(
     readonly effect: (effect: Effect) => void
   },
 ): Driver {
-  const { host, world, fed } = machine
+  const { host, world, fed, hypervisors, cable, goesOn } = machine
   const { life, chance, faults, hurt, effect } = edges
-  const driver = simulatedDriver(world, life.clock)
+  const driver = directly(simulatedDriver(world, life.clock), hypervisors, cable, goesOn)
 
   const called = <T>(act: () => Promise<T>, hangs = 1): Promise<T> =>
     life.during(answered(act, hangs))
@@ -136,12 +142,20 @@ export function driverOn(
 
 const letsRun = new Set<Effect['call']>(['start', 'activate', 'resume'])
 
+/** A guest's hypervisor is gone, and with it the guest and all that it sent or received. */
+export function endGuest({ world, goesOn }: Machine, vm: string): void {
+  world.guests.delete(vm)
+  goesOn.loading.delete(vm)
+  goesOn.sending.get(vm)?.stop()
+}
+
 /**
  * What a hypervisor does when the agent that moved its guest is gone: a source that was not done runs on, a target that
  * had a part of the image ends (`qemu.md`).
  */
-export function agentGone({ world, fed }: Machine, life: Life): void {
+export function agentGone({ world, fed, goesOn }: Machine, life: Life): void {
   for (const guest of world.guests.values()) {
+    if (goesOn.sending.has(guest.vm)) continue
     if (guest.state === 'paused') setState(guest, 'running', life.clock)
     if (guest.state === 'receiving' && fed.has(guest.vm)) world.guests.delete(guest.vm)
   }

@@ -15,6 +15,9 @@ import { packed, registerSnapshots, unpacked } from '@ferry/events/log/register-
 import type { Packing } from '@ferry/events/log/register-snapshots'
 import type { Say } from '@ferry/events/say'
 import { runAgent } from '@ferry/host-agent/agent'
+import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
+import { nothingGoesOn } from '../direct.ts'
+import { cableOf, machineLife } from './cable.ts'
 import { chances as makeChances } from './chance.ts'
 import type { Checker, Witnessed } from './checker.ts'
 import { diskOn } from './disk.ts'
@@ -31,7 +34,7 @@ import type { Life } from './life.ts'
 import { logClient, registersClient } from './log-client.ts'
 import { logServer } from './log-server.ts'
 import type { Remembered } from './log-server.ts'
-import { agentGone, driverOn } from './machine.ts'
+import { agentGone, driverOn, endGuest } from './machine.ts'
 import type { Machine } from './machine.ts'
 import { network as makeNetwork } from './network.ts'
 import { simulatedTime } from './time.ts'
@@ -254,6 +257,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const vmNames = Array.from({ length: plan.guests }, (_, nth) => `vm${nth + 1}`)
   const hostNames = Array.from({ length: plan.hosts }, (_, nth) => `h${nth + 1}`)
   const pages = chances('guests')
+  const listening: Parameters<typeof cableOf>[2] = new Map()
   for (const host of hostNames) {
     const definitionOf = async () => ({ memoryMiB: MEMORY_MIB, pagesPerSecond: pages.whole(400) })
     const world = {
@@ -261,7 +265,16 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       memoryBytes: plan.guests * MEMORY_MIB * 1024 ** 2,
       definitionOf,
     }
-    const machine = { host, world, key: simulatedKey(host), fed: new Set<string>() }
+    const itself = machineLife(ether, host)
+    const machine = {
+      host,
+      world,
+      key: simulatedKey(host),
+      fed: new Set<string>(),
+      hypervisors: simulatedDriver(world, itself.clock),
+      cable: cableOf(ether, itself, listening),
+      goesOn: nothingGoesOn(),
+    }
     machines.set(host, machine)
     begin(host, agent(machine))
   }
@@ -269,6 +282,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
 
   const operator = chances('operator')
   const limiting = chances('limits')
+  const directing = chances('directly')
   let asked = 0
   /** Asks any coordinator, as the request API does; an answer that nobody waits for is not missed. */
   const request = (verb: string, body: object) => {
@@ -280,10 +294,12 @@ export async function simulate(plan: Plan): Promise<Outcome> {
     })
   }
   /** Switches a machine off: what ran on it is gone. */
-  const switchOff = ({ host, world }: Machine) => {
-    for (const vm of world.guests.keys()) hurt.add(vm)
-    world.guests.clear()
-    lives.get(host)?.die()
+  const switchOff = (machine: Machine) => {
+    for (const vm of machine.world.guests.keys()) {
+      hurt.add(vm)
+      endGuest(machine, vm)
+    }
+    lives.get(machine.host)?.die()
   }
   const answerAlarms = honestOperator({
     machines,
@@ -320,6 +336,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       timeoutMs: operator.pick([3000, 15_000, 60_000]),
       attempts: 1 + operator.whole(3),
       downtimeMs: operator.pick([0, 50, 300]),
+      ...(directing.happens(faults().direct) ? { directConnections: 1 } : {}),
     }
     const target = operator.happens(0.5) ? { target: operator.pick(hostNames) } : {}
     const body = { request: id, vm, policy, by, ...target }

@@ -4,6 +4,7 @@ import type { Disk } from './disk.ts'
 import type { Faults } from './faults.ts'
 import type { Life } from './life.ts'
 import type { LogServer, Message } from './log-server.ts'
+import { endGuest } from './machine.ts'
 import type { Machine } from './machine.ts'
 import { LOG } from './network.ts'
 import type { Network } from './network.ts'
@@ -81,7 +82,7 @@ export function weatherOver(land: Land): () => void {
       for (const vm of guests.keys())
         if (often(now.hypervisorCrashPerSecond)) {
           hurt.add(vm)
-          guests.delete(vm)
+          endGuest(machine, vm)
         }
     }
     if (often(now.snapshotRotPerSecond)) rotSnapshot(server, chance)

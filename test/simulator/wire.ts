@@ -59,7 +59,7 @@ export function wireOf(ether: Ether, life: Life): Wire {
             if (!network.reaches(life.node, there) || !network.reaches(there, life.node)) return
             if (listener === undefined)
               return travel(() => settle(() => reject(fail('ECONNREFUSED'))))
-            const [near, far] = pipe(ether, life, listener.life)
+            const [near, far] = pipe(ether, life, listener.life, { isFramed: true })
             near.onWrite = (frame) => {
               if (frame.readUInt32BE(0) === kinds.end) ether.completed.add(transfer)
             }
@@ -143,7 +143,13 @@ class End extends Duplex {
 /** An end frame is cut off so much oftener than any other piece: whether it has come decides most. */
 const END_CUT = 8
 
-function pipe(ether: Ether, one: Life, other: Life): [End, End] {
+/** @param isFramed it is Ferry's own stream, whose damages are found. */
+export function pipe(
+  ether: Ether,
+  one: Life,
+  other: Life,
+  { isFramed }: { readonly isFramed: boolean },
+): [End, End] {
   const { time, network, chances, faults } = ether
   const chance = chances(`streams from ${one.node}`)
   let isStalled = false
@@ -152,11 +158,11 @@ function pipe(ether: Ether, one: Life, other: Life): [End, End] {
     (from: Life, to: Life, peer: () => End) => (piece: Buffer | null, done: () => void) => {
       const { streamCut, streamStall, streamFlip } = faults()
       if (chance.happens(streamStall)) isStalled = true
-      if (piece !== null && chance.happens(streamFlip)) {
+      if (isFramed && piece !== null && chance.happens(streamFlip)) {
         const at = chance.whole(piece.length)
         piece.writeUInt8(piece.readUInt8(at) ^ (1 << chance.whole(8)), at)
       }
-      const isEnd = piece !== null && piece.readUInt32BE(0) === kinds.end
+      const isEnd = isFramed && piece !== null && piece.readUInt32BE(0) === kinds.end
       if (chance.happens(isEnd ? END_CUT * streamCut : streamCut)) return void time.after(0, cut)
       // Nothing comes through a partition, and nobody is told.
       if (isStalled || !network.reaches(from.node, to.node)) return

@@ -1,7 +1,13 @@
 import type { SimulatedGuest } from '@ferry/host-agent/drivers/simulated/guest'
 import type { MakeChecker } from '../checker.ts'
 import { Violation } from '../violation.ts'
-import { everFirstVerdict, lastPerformOn, recoveries, wasFenced } from './what-was-said.ts'
+import {
+  everFirstVerdict,
+  lastPerformOn,
+  performed,
+  recoveries,
+  wasFenced,
+} from './what-was-said.ts'
 
 /**
  * I4: once its image is complete, a source resumes only on Cancelled or a recorded fence, or because a recovery says that
@@ -15,7 +21,7 @@ export const i4: MakeChecker = ({ machines, server, completed }) => {
     const { migration, attempt, data, askedAt } = perform
     const { target, transfer } = data
     return (
-      !completed.has(transfer) ||
+      !(completed.has(transfer) || performed(server, host, perform)) ||
       everFirstVerdict(server, { target, migration, attempt }).includes('Cancelled') ||
       wasFenced(server, target, perform) ||
       recoveries(server, vm, askedAt).some((guest) => guest.host === host)

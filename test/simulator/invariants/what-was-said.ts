@@ -27,21 +27,32 @@ export function lastPerformOn(
     .at(-1)
 }
 
-/** Does the target say so itself, or did it before the log lost it? */
-export const runs = (
+type Asked = Pick<EventOf<'Perform'>, 'vm' | 'migration' | 'attempt'>
+
+/** Did that host ever say this about an attempt, also where the log has lost it since? */
+const said = (
   server: LogServer,
-  { vm, migration, attempt, data }: EventOf<'Perform'>,
+  host: string,
+  name: 'Performed' | 'TargetRunning',
+  { vm, migration, attempt }: Asked,
 ): boolean =>
-  eventsOn(server, facts(data.target, vm, 'TargetRunning')).some(
-    (event) =>
-      event.type === 'TargetRunning' && event.migration === migration && event.attempt === attempt,
+  eventsOn(server, facts(host, vm, name)).some(
+    (event) => event.type === name && event.migration === migration && event.attempt === attempt,
   )
+
+/** The source says that all of it is out. */
+export const performed = (server: LogServer, source: string, asked: Asked): boolean =>
+  said(server, source, 'Performed', asked)
+
+/** The target says that it runs. */
+export const runs = (server: LogServer, asked: EventOf<'Perform'>): boolean =>
+  said(server, asked.data.target, 'TargetRunning', asked)
 
 /** Was that host fenced in that attempt? */
 export const wasFenced = (
   server: LogServer,
   host: string,
-  { vm, migration, attempt }: Pick<EventOf<'Perform'>, 'vm' | 'migration' | 'attempt'>,
+  { vm, migration, attempt }: Asked,
 ): boolean =>
   eventsOn(server, decisions(vm)).some(
     (event) =>

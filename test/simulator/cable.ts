@@ -1,0 +1,41 @@
+import { PassThrough, pipeline } from 'node:stream'
+import { nobodyListens } from '../direct.ts'
+import type { Cable } from '../direct.ts'
+import type { Life } from './life.ts'
+import { live } from './life.ts'
+import { pipe } from './wire.ts'
+import type { Ether } from './wire.ts'
+
+/** The hypervisors of a machine live as long as it does, whatever becomes of its agent. */
+export const machineLife = ({ time }: Ether, host: string): Life =>
+  live({ node: host, time, wrong: { offsetMs: 0, drift: 1 }, mayCrash: () => false })
+
+type Socket = { readonly life: Life; readonly incoming: PassThrough }
+
+/**
+ * What hypervisors move images over by themselves, seen from one machine: the same network as that of the agents, with its
+ * partitions and broken streams. No bit of them is flipped, for nobody would find out.
+ *
+ * @param listening shared by all machines.
+ */
+export function cableOf(ether: Ether, life: Life, listening: Map<string, Socket>): Cable {
+  return {
+    listen: (name) => {
+      const incoming = new PassThrough()
+      listening.set(name, { life, incoming })
+      return incoming
+    },
+    connect: (name) => {
+      const there = listening.get(name)
+      listening.delete(name)
+      const isReached =
+        there !== undefined &&
+        ether.network.reaches(life.node, there.life.node) &&
+        ether.network.reaches(there.life.node, life.node)
+      if (!isReached) return nobodyListens()
+      const [near, far] = pipe(ether, life, there.life, { isFramed: false })
+      pipeline(far, there.incoming, () => {})
+      return near
+    },
+  }
+}
