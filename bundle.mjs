@@ -45,11 +45,11 @@ export const bundleAll = (entries, folder) =>
 
 const nameOf = (entry) => entry.replaceAll('/', '-').replace(/\.ts$/, '')
 
-/** Of all that may go into it: what stands beside it as well. */
+/** Of all that may go into it: what stands in its own top folder as well. */
 async function hashOf(entry) {
-  const beside = dirname(entry)
-  const isInRoom = beside === '.' || ROOMS.some((room) => beside.startsWith(room))
-  const lists = await Promise.all((isInRoom ? ROOMS : [...ROOMS, beside]).map(sourcesIn))
+  const [top] = entry.split('/')
+  const isInRoom = top === entry || ROOMS.includes(top)
+  const lists = await Promise.all((isInRoom ? ROOMS : [...ROOMS, top]).map(sourcesIn))
   const files = [...lists.flat().toSorted(), entry, 'pnpm-lock.yaml', 'bundle.mjs']
   const texts = await Promise.all(files.map((file) => readFile(join(ROOT, file))))
   const hash = createHash('sha256').update(`${ROOT} ${process.version}\n`)

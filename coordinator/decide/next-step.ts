@@ -3,7 +3,7 @@ import type { Cause } from '@ferry/schemas/refusal'
 import type { Fleet } from '@ferry/events/fleet'
 import type { Guest } from '@ferry/events/guest'
 import type { Guarded } from '@ferry/events/log'
-import { complaintOf, hostOf, isOtherHand } from '@ferry/events/migration'
+import { askKey, complaintOf, hostOf, isOtherHand } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
 import { isCancellable, isEnded } from '@ferry/events/phases'
 import type { PhaseName } from '@ferry/events/phases'
@@ -84,9 +84,8 @@ const isGone = (fleet: Fleet, { seenOn }: Guest, { source, requested }: Migratio
 
 /** A source that never answers does not hold the guest: what it owes is written down. */
 function completed(the: Case): EventOf<'Completed'> | undefined {
-  const { migration, guest, world } = the
-  if (migration.attempt.facts.SourceReleased === undefined && waitedMs(the) < world.rules.settleMs)
-    return undefined
+  const { migration, guest } = the
+  if (!isSettled(the)) return undefined
   return {
     ...decision(the, 'Completed'),
     type: 'Completed',
@@ -94,11 +93,23 @@ function completed(the: Case): EventOf<'Completed'> | undefined {
   }
 }
 
+/**
+ * All have answered, or those who have not were asked and had their time. What nobody has asked for is never left open: a
+ * coordinator may come late, and its host may be well and know of nothing.
+ */
+function isSettled(the: Case): boolean {
+  const { migration, world } = the
+  const owed = unanswered(migration)
+  if (owed.length === 0) return true
+  const wereAsked = owed.every((each) => migration.attempt.asked[askKey(each)] !== undefined)
+  return wereAsked && waitedMs(the) >= world.rules.settleMs
+}
+
 /** The verdict is Cancelled, or a fence stands in for it: wait for both hosts, then try again or give up. */
 function afterCancelling(the: Case): Guarded | undefined {
-  const { migration, guest, world } = the
+  const { migration, guest } = the
   const { facts } = migration.attempt
-  if (unanswered(migration).length > 0 && waitedMs(the) < world.rules.settleMs) return undefined
+  if (!isSettled(the)) return undefined
 
   const cause = causeOfEnd(migration)
   const data = { cause, openDuties: openDuties(migration) }

@@ -5,6 +5,7 @@ import type { ResolveRequest } from '@ferry/schemas/request'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import {
+  cancel,
   RIGHT,
   abandoned,
   admitted,
@@ -86,7 +87,8 @@ test('behind the fence the source is asked to go on at once, whatever the target
   story.next().is('Cancel → rack1', 'Cancel → rack2')
   for (const { data } of story.next().step.command)
     assert.is(data.host !== '' && 'fence' in data && data.fence, inDoubt.length + 1)
-  const { step } = given(...inDoubt, fenced(), sourceResumed()).later(121_000)
+  const asked = [cancel('source'), cancel('target')]
+  const { step } = given(...inDoubt, fenced(), asked, sourceResumed()).later(121_000)
   assert.equal(step.decide?.type === 'Abandoned' && step.decide.data, {
     after: inDoubt.length + 1,
     cause: { type: 'Fenced', host: 'rack2', by: 'test' },

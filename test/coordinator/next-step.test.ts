@@ -5,10 +5,12 @@ import {
   abandoned,
   admitted,
   begin,
+  cancel,
   cancelAsked,
   cancelled,
   committed,
   completed,
+  confirm,
   fenced,
   finish,
   hostReported,
@@ -283,17 +285,27 @@ test('a target that refuses leaves the choice to others, when there are others a
 })
 
 test('a source that never answers does not hold a guest that has moved', () => {
-  const { step } = given(...switching, committed(), targetRunning()).later(121_000)
+  const { step } = given(...switching, committed(), targetRunning(), confirm()).later(121_000)
   assert.equal(step.decide?.type === 'Completed' && step.decide.data.openDuties, [
     { host: 'rack1', command: 'Confirm' },
   ])
 })
 
 test('a target that never answers does not hold a guest that stays', () => {
-  const { step } = given(...performing, cancelled(), sourceResumed()).later(121_000)
+  const asked = [cancel('source'), cancel('target')]
+  const { step } = given(...performing, cancelled(), asked, sourceResumed()).later(121_000)
   assert.equal(step.decide?.type === 'Abandoned' && step.decide.data.openDuties, [
     { host: 'rack2', command: 'Cancel' },
   ])
+})
+
+test('what nobody was asked for is not left open, however late the coordinator comes', () => {
+  given(...switching, committed(), targetRunning())
+    .later(121_000)
+    .is('Confirm → rack1')
+  given(...performing, cancelled(), cancel('source'), sourceResumed())
+    .later(121_000)
+    .is('Cancel → rack2')
 })
 
 test('a committed guest of which nothing is heard is in doubt, and the question names the host', () => {

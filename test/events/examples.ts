@@ -158,6 +158,19 @@ export const finish = (given: Given = {}): EventOf<'Finish'> => ({
   data: { admission: RIGHT, host: 'rack2', source: 'rack1', transfer: 't1' },
 })
 
+export const confirm = (given: Given = {}): EventOf<'Confirm'> => ({
+  ...envelope('Confirm', given, coordinator),
+  data: { host: 'rack1', admission: RIGHT, target: 'rack2' },
+})
+export const cancel = (role: 'source' | 'target', given: Given = {}): EventOf<'Cancel'> => ({
+  ...envelope('Cancel', given, coordinator),
+  data: {
+    host: role === 'source' ? 'rack1' : 'rack2',
+    admission: RIGHT,
+    role,
+    target: 'rack2',
+  },
+})
 export const targetPrepared = (given: Given = {}): EventOf<'TargetPrepared'> => ({
   ...envelope('TargetPrepared', given, target),
   data: {

@@ -148,4 +148,16 @@ export const mutations: readonly Mutation[] = [
     from: 'if (signal.aborted) stop()',
     to: 'if (stop === undefined) stop()',
   },
+  {
+    bug: 'what came directly is committed before its source has said that it was all',
+    file: 'host-agent/finish.ts',
+    from: 'receipt = await toldDirectly(command, hands, secret, until)',
+    to: "receipt = { bytes: 0, digest: '0'.repeat(32) }; toldDirectly(command, hands, secret, until).catch(() => {})",
+  },
+  {
+    bug: 'what nobody was asked for is left open',
+    file: 'coordinator/decide/next-step.ts',
+    from: 'const wereAsked = owed.every((each) => migration.attempt.asked[askKey(each)] !== undefined)',
+    to: 'const wereAsked = owed.every((each) => askKey(each) !== undefined)',
+  },
 ]
