@@ -50,6 +50,8 @@ export type AttemptTimeline = {
     readonly digest: string
     readonly ms: number
     readonly rounds: number
+    /** From hypervisor to hypervisor: the digest is that of the source's word. */
+    readonly isDirect: boolean
   }
   readonly downtime?: Downtime
 }
@@ -227,6 +229,7 @@ function tell(
             bytes: Performed.data.bytes,
             digest: Performed.data.digest,
             rounds: Performed.data.rounds,
+            isDirect: Performed.data.isDirect === true,
             ms: Performed.storedAt - (TargetPrepared?.storedAt ?? Performed.storedAt),
           },
         }),

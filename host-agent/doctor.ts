@@ -34,7 +34,7 @@ async function checkHypervisor(settings: HostFile): Promise<Check[]> {
     case 'qemu':
       return checkQemu(settings.qemu?.binary ?? 'qemu-system-x86_64')
     case 'libvirt':
-      return isLibxl(settings) ? checkLibxl(settings) : checkLibvirt(libvirtPlaces(settings).socket)
+      return isLibxl(settings) ? checkLibxl(settings) : checkLibvirt(settings)
     case 'xen':
       return checkXen(xenPlaces(settings).resumer)
     case 'simulated':
@@ -42,7 +42,8 @@ async function checkHypervisor(settings: HostFile): Promise<Check[]> {
   }
 }
 
-async function checkLibvirt(socket: string): Promise<Check[]> {
+async function checkLibvirt(settings: HostFile): Promise<Check[]> {
+  const { socket, directAddress } = libvirtPlaces(settings)
   try {
     const { hypervisor, canMigrateByPhases } = await probeLibvirt({ socket, clock: systemClock })
     const { hypervisorVersion, machines, accelerators } = hypervisor
@@ -58,6 +59,7 @@ async function checkLibvirt(socket: string): Promise<Check[]> {
         ? good('KVM', 'libvirt offers it')
         : doubtful('KVM', 'libvirt does not offer it', 'Guests run with TCG here.'),
       await checkQemuImg('No guest can bring its disks here without it (migrate --copy-disks)'),
+      ...(directAddress === undefined ? [] : [await checkDirect(directAddress)]),
     ]
   } catch (error) {
     if (!(error instanceof LibvirtMissing)) throw error
@@ -163,15 +165,31 @@ async function checkQemuImg(whatFor: string): Promise<Check> {
   }
 }
 
-async function checkPort({ listen: { host, port } }: HostFile): Promise<Check> {
-  const what = 'transfer port'
-  if (port === 0)
-    return doubtful(what, 'any free one', 'Name one in host.json, and let it through the firewall.')
-  const problem = await new Promise<NodeJS.ErrnoException | undefined>((resolve) => {
+const problemListening = (host: string, port: number): Promise<NodeJS.ErrnoException | undefined> =>
+  new Promise((resolve) => {
     const server = createServer()
     server.once('error', resolve)
     server.listen(port, host, () => server.close(() => resolve(undefined)))
   })
+
+/** Where this host's QEMUs are to listen, on a port that libvirt chooses. */
+async function checkDirect(address: string): Promise<Check> {
+  const what = 'direct images'
+  const problem = await problemListening(address, 0)
+  return problem === undefined
+    ? good(what, `QEMUs of other hosts bring them to ${address}, in the clear`)
+    : bad(
+        what,
+        `${address}: ${problem.message}`,
+        'Name an address of this machine as libvirt.directAddress in host.json.',
+      )
+}
+
+async function checkPort({ listen: { host, port } }: HostFile): Promise<Check> {
+  const what = 'transfer port'
+  if (port === 0)
+    return doubtful(what, 'any free one', 'Name one in host.json, and let it through the firewall.')
+  const problem = await problemListening(host, port)
   if (problem === undefined) return good(what, `${host}:${port} is free`)
   return problem.code === 'EADDRINUSE'
     ? doubtful(

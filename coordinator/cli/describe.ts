@@ -37,9 +37,9 @@ function details(event: Event): string {
     case 'RoundPassed':
       return `round ${event.data.round}, ${size(event.data.remainingBytes)} left`
     case 'Performed':
-      return `${size(event.data.bytes)} in ${event.data.rounds} rounds`
+      return `${size(event.data.bytes)} in ${event.data.rounds} rounds${event.data.isDirect === true ? ', directly' : ''}`
     case 'Committed':
-      return `${size(event.data.bytes)} checked`
+      return `${size(event.data.bytes)} ${event.data.endFrameAt === undefined ? 'by the word of its source' : 'checked'}`
     case 'Cancelled':
     case 'Retried':
     case 'Abandoned':

@@ -120,10 +120,7 @@ function printAttempt(attempt: AttemptTimeline, isOneOfMany: boolean): string[] 
       ]),
     )
   if (copy !== undefined)
-    lines.push(
-      '',
-      `  ${size(copy.bytes)} in ${copy.rounds} rounds; both ends have digest ${copy.digest}`,
-    )
+    lines.push('', `  ${size(copy.bytes)} in ${copy.rounds} rounds${howSent(copy)}`)
   if (downtime !== undefined) {
     const where = downtime.on === 'target' ? '' : ', and it ran on at home'
     const error = Number.isNaN(downtime.errorMs)
@@ -162,3 +159,9 @@ const indented = (rows: readonly (readonly string[])[]): string[] =>
     : table(rows)
         .split('\n')
         .map((line) => `  ${line}`)
+
+/** Nobody but its hypervisors has seen an image that went directly. */
+const howSent = ({ isDirect, digest }: NonNullable<AttemptTimeline['copy']>): string =>
+  isDirect
+    ? ', directly: the target took the word of the source for it'
+    : `; both ends have digest ${digest}`

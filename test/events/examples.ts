@@ -215,7 +215,7 @@ export const sourcePaused = (
   data: { admission: given.admission ?? 1, pausedAt: given.pausedAt ?? 1000 },
 })
 
-export const performed = (given: Given = {}): EventOf<'Performed'> => ({
+export const performed = (given: Given & { isDirect?: true } = {}): EventOf<'Performed'> => ({
   ...envelope('Performed', given, source),
   data: {
     admission: RIGHT,
@@ -226,6 +226,7 @@ export const performed = (given: Given = {}): EventOf<'Performed'> => ({
     bytes: 4096,
     digest: SOME_DIGEST,
     rounds: 2,
+    ...(given.isDirect === true ? { isDirect: true } : {}),
   },
 })
 
@@ -244,7 +245,7 @@ export const receiveFailed = (
 })
 
 export const committed = (
-  given: Given & { target?: string; after?: number } = {},
+  given: Given & { target?: string; after?: number; endFrameIsLost?: true } = {},
 ): EventOf<'Committed'> => ({
   ...envelope('Committed', given, { host: given.target ?? 'rack2' }),
   data: {
@@ -252,7 +253,7 @@ export const committed = (
     target: given.target ?? 'rack2',
     bytes: 4096,
     digest: SOME_DIGEST,
-    endFrameAt: 1022,
+    ...(given.endFrameIsLost === true ? {} : { endFrameAt: 1022 }),
     loadedAt: 1024,
   },
 })

@@ -77,6 +77,14 @@ const stories: { readonly [name: string]: readonly Telling[] } = {
     roundPassed(1),
     limitsSet({ limits: { bandwidthBytesPerSecond: null } }),
   ],
+  // No end frame: the source's own word stands in for it.
+  'went-directly': [
+    ...upToPerforming(),
+    paused(),
+    performed({ isDirect: true }),
+    committed({ endFrameIsLost: true }),
+    [targetRunning(), sourceReleased(), completed()],
+  ],
   'under-way': [...upToPerforming(), roundPassed(1)],
   'with-voids': [
     ...upToPerforming(),

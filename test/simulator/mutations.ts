@@ -43,8 +43,8 @@ export const mutations: readonly Mutation[] = [
   {
     bug: "a transfer's key stands in the log in clear",
     file: 'host-agent/duties.ts',
-    from: 'sealedKey: key.seal(secret, sourceKey)',
-    to: "sealedKey: (key.seal(secret, sourceKey), Buffer.from(secret).toString('base64'))",
+    from: 'const sealedKey = key.seal(random(KEY_BYTES), sourceKey)',
+    to: "const sealedKey = Buffer.from(random(KEY_BYTES)).toString('base64')",
   },
   {
     bug: 'a source is released without TargetRunning',
