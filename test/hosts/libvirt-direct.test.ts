@@ -85,6 +85,33 @@ test('runs on at home when the log is silent at its pause, and arrives when it a
     }
   }))
 
+test('waits while its cable is unplugged, goes home when that is cancelled, and comes when the cable is back', () =>
+  withGuest(slowGuest(), async (stage) => {
+    const { lab, hosts, move, ended, onlyOn, network } = stage
+    for (const [request, isCancelled] of [
+      ['m1', true],
+      ['m2', false],
+    ] as const) {
+      const scene = await sceneOf(stage, request, 'rack2', network.passedBytes)
+      try {
+        await move(request, 'rack2', SLOWLY)
+        await scene.imageFlows()
+        await network.unplug()
+        if (isCancelled) {
+          assert.ok((await lab.cancel(request)).accepted)
+          assert.is((await ended(request)).phase, 'abandoned')
+          await onlyOn('rack1')
+        }
+        assert.match(await hosts.virsh('rack1', 'domstate', 'web1'), 'running')
+        await network.plug()
+      } finally {
+        scene.telling.close()
+      }
+    }
+    assert.is((await ended('m2')).phase, 'completed')
+    await onlyOn('rack2')
+  }))
+
 /** The verdict and what is behind it do not know which way the image came: `libvirt-killed` has those moments. */
 type When = 'copying' | Extract<Moment, 'prepared' | 'performed' | 'running'>
 

@@ -8,6 +8,9 @@ export type Network = {
   readonly addressOf: (host: string) => string
   /** All that has passed it, in both directions. */
   readonly passedBytes: () => Promise<number>
+  /** What was sent waits in its sender, and nobody is told. */
+  readonly unplug: () => Promise<void>
+  readonly plug: () => Promise<void>
 }
 
 const NAME = 'ferry0'
@@ -38,8 +41,13 @@ export async function joinHosts(
     await run('nsenter', `${inside} address add ${addressOf(host)}/24 dev ${NAME}`)
     await run('nsenter', `${inside} link set ${NAME} up`)
   }
+  const turn = async (way: 'up' | 'down') => {
+    await run('nsenter', `--target ${first} --net ip link set ${NAME} ${way}`)
+  }
   return {
     addressOf,
+    unplug: () => turn('down'),
+    plug: () => turn('up'),
     passedBytes: async () => {
       const { received, sent } = await countersOf(NAME, first)
       return received + sent

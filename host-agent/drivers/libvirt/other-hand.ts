@@ -62,6 +62,24 @@ export async function toldWhy(
   if (isGone) await hearWhy(told, clock)
 }
 
+/** More than it takes to be told who ended a guest. */
+const LET_KNOW_MS = 2000
+
+/**
+ * When an image that goes directly is broken off, both hosts find that out at once, and as a rule one of them knows why:
+ * that one is to be heard first. The other waits with its word; meanwhile the guest runs.
+ */
+export async function behindWhoKnows(
+  error: unknown,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<never> {
+  const failure = error instanceof CopyFailed ? error.failure : undefined
+  const knowsWhy = failure?.type !== 'HypervisorFailed' || failure.otherHand === true
+  if (!knowsWhy) await clock.sleep(LET_KNOW_MS, signal)
+  throw error
+}
+
 /** What a cookie says of a QEMU that pauses its guest, says so, and waits before it switches over. */
 export const WAITS = "'pause-before-switchover'"
 

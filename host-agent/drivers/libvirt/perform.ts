@@ -11,7 +11,7 @@ import { clearTheWay, disksAsked, isInTheWay } from './disks.ts'
 import { letGo } from './holder.ts'
 import type { Held } from './holder.ts'
 import { noteSent } from './image-files.ts'
-import { own, toldWhy } from './other-hand.ts'
+import { behindWhoKnows, own, toldWhy } from './other-hand.ts'
 import { procedures } from './procedures.ts'
 import type { Domain, Parameter } from './procedures.ts'
 import type { Libvirt } from './rpc.ts'
@@ -149,6 +149,7 @@ export async function perform(
     // D5: QEMU is through, but nobody was told, and nobody will be. A verdict is for those who read which one it is (I4).
     else if (isWhole && error instanceof CopyFailed && error.failure.type !== 'VerdictGiven')
       await sendHome()
+    if (way.isDirect) await behindWhoKnows(error, clock, signal)
     throw error
   } finally {
     signal.removeEventListener('abort', stop)

@@ -14,7 +14,7 @@ import { cookieOfDisks } from './domain-xml.ts'
 import { letGo } from './holder.ts'
 import { diskSocket, imageSocket } from './images.ts'
 import { apart } from './one-stream.ts'
-import { byOtherHand, hearWhy, toldWhy } from './other-hand.ts'
+import { behindWhoKnows, byOtherHand, hearWhy, toldWhy } from './other-hand.ts'
 import { procedures } from './procedures.ts'
 import type { Domain } from './procedures.ts'
 import type { Libvirt } from './rpc.ts'
@@ -181,8 +181,12 @@ async function awaitDirectly(
     return it
   }
   const gone = libvirt.closed.then(() => failed(new Error('libvirtd ended')))
-  const [it] = await Promise.race([Promise.all([arrived(), told]), gone])
-  return it
+  try {
+    const [it] = await Promise.race([Promise.all([arrived(), told]), gone])
+    return it
+  } catch (error) {
+    return behindWhoKnows(error, clock, order.signal)
+  }
 }
 
 /**

@@ -1,0 +1,113 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { suite } from 'uvu'
+import * as assert from 'uvu/assert'
+import { systemClock } from '@ferry/events/clock'
+import { procedures } from '@ferry/host-agent/drivers/libvirt/procedures'
+import type { Parameter } from '@ferry/host-agent/drivers/libvirt/procedures'
+import { connectLibvirt } from '@ferry/host-agent/drivers/libvirt/rpc'
+import { MigrateFlag } from '@ferry/host-agent/drivers/libvirt/words'
+import { workingGuest } from '../guest/boot-sector.ts'
+import { describeGuest, readMemoryOf } from '../lab/libvirt-guest.ts'
+import { openLibvirtHosts } from '../lab/libvirt-hosts.ts'
+import type { LibvirtHosts } from '../lab/libvirt-hosts.ts'
+import { joinHosts } from '../lab/libvirt-network.ts'
+import type { Network } from '../lab/libvirt-network.ts'
+import { until } from '../until.ts'
+
+/** Why Ferry does not offer it: libvirt's own phases, one by one, and nothing of Ferry's but the words of its protocol. */
+const test = suite('post-copy')
+
+const names = ['source', 'target'] as const
+const vm = 'web1'
+const POST_COPY = 1 << 15
+const FLAGS = MigrateFlag.live | POST_COPY
+/** MiB a second: slow enough for most of it to be at home still. */
+const SLOW = 4n
+const FINISH_MS = 60_000
+
+test('what has gone over to it cannot be had back, though nobody has started it at the target', async () => {
+  const root = await mkdtemp(join(tmpdir(), 'ferry-'))
+  const hosts = await openLibvirtHosts(root, names)
+  try {
+    const network = await joinHosts(hosts, names)
+    const file = join(root, 'guest.xml')
+    await writeFile(file, await describeGuest(root, vm, { program: workingGuest, memoryMiB: 128 }))
+    await hosts.virsh('source', 'create', file)
+    const isAtWork = async () =>
+      (await readMemoryOf(hosts, 'source', root, vm, workingGuest)).sweeps > 0
+    await until('the guest to be at work', isAtWork)
+
+    const goOn = await switchedOver(hosts, network)
+    assert.match(await stateOn(hosts, 'source'), 'paused (post-copy)')
+    assert.match(await stateOn(hosts, 'target'), 'paused (migrating)')
+
+    // The target is gone before anybody could commit to it, and nearly all of the guest's memory is still at home.
+    await hosts.virsh('target', 'destroy', vm)
+    assert.match(await refused(hosts, 'domjobabort'), 'cannot abort migration in post-copy mode')
+    await goOn()
+    assert.match(await stateOn(hosts, 'source'), 'paused (post-copy failed)')
+    assert.match(await refused(hosts, 'resume'), 'Failed to resume domain')
+    assert.match(await stateOn(hosts, 'source'), 'paused (post-copy failed)')
+  } finally {
+    await hosts.close()
+    await rm(root, { recursive: true })
+  }
+})
+
+const stateOn = (hosts: LibvirtHosts, host: string) => hosts.virsh(host, 'domstate', '--reason', vm)
+
+const refused = (hosts: LibvirtHosts, what: string): Promise<string> =>
+  hosts.virsh('source', what, vm).then(() => 'not refused', String)
+
+/** Begin, Prepare and Perform. @returns how libvirt's own client goes on: Finish, and Confirm by how that went. */
+async function switchedOver(hosts: LibvirtHosts, network: Network): Promise<() => Promise<void>> {
+  const open = (host: string) => connectLibvirt(hosts.socket(host), systemClock)
+  const [source, target] = [await open('source'), await open('target')]
+  const { domain } = await source.call(procedures.lookUp, { name: vm })
+  const begun = await source.call(procedures.begin, { domain, parameters: [], flags: FLAGS })
+  const address = network.addressOf('target')
+  const text = (field: string, value: string): Parameter => ({ field, is: 'string', value })
+  const parameters = [
+    text('migrate_uri', `tcp://${address}`),
+    text('listen_address', address),
+    text('destination_xml', begun.xml),
+    text('destination_name', vm),
+  ]
+  const landing = { parameters, cookie: begun.cookie, flags: FLAGS }
+  const { uri = '', cookie } = await target.call(procedures.prepare, landing, 60_000)
+  const slowly = ['bandwidth', 'bandwidth.postcopy'].map((field): Parameter => ({
+    field,
+    is: 'ullong',
+    value: SLOW,
+  }))
+  const before = await network.passedBytes()
+  const performing = source.call(
+    procedures.perform,
+    {
+      domain,
+      otherUri: undefined,
+      parameters: [text('migrate_uri', uri), ...slowly],
+      cookie,
+      flags: FLAGS,
+    },
+    'unlimited',
+  )
+  performing.catch(() => {})
+  const isFlowing = async () => (await network.passedBytes()) > before + 2 ** 20
+  await until('the image to flow', isFlowing)
+  await hosts.virsh('source', 'migrate-postcopy', vm)
+  const { cookie: sent } = await performing
+  const finish = { parameters, cookie: sent, flags: FLAGS, isCancelled: 0 }
+  return async () => {
+    const { said, isCancelled } = await target.call(procedures.finish, finish, FINISH_MS).then(
+      (finished) => ({ said: finished.cookie, isCancelled: 0 }),
+      () => ({ said: '', isCancelled: 1 }),
+    )
+    const confirm = { domain, parameters: [], cookie: said, flags: FLAGS, isCancelled }
+    await source.call(procedures.confirm, confirm)
+  }
+}
+
+test.run()
