@@ -7,6 +7,7 @@ import type { AskKey } from '@ferry/events/migration'
 import { isFactName, phases } from '@ferry/events/phases'
 import type { Ask, CommandName, PhaseName } from '@ferry/events/phases'
 import { commands } from '@ferry/events/subjects'
+import type { Policy } from '@ferry/schemas/policy'
 import type { Cause } from '@ferry/schemas/refusal'
 import { CopyFailed, NeverStarted } from '@ferry/host-agent/driver'
 import type { Driver } from '@ferry/host-agent/driver'
@@ -48,6 +49,8 @@ export type StepsOptions = {
   readonly open: () => Promise<Hypervisors>
   readonly atOnce: number
   readonly patienceMs: number
+  /** How the guest is moved; absent: as nothing was said. */
+  readonly policy?: Partial<Policy>
 }
 
 type Call = Exclude<
@@ -216,14 +219,14 @@ const titleOf = ({ phase, ask, call, spot, way }: Case): string => {
   return `${phase}: ${ask.command} of the ${ask.of} ${way} (${where})`
 }
 
-function endingOf({ phase, call, spot, way }: Case): Ending {
+function endingOf({ phase, call, spot, way }: Case, isDirect: boolean): Ending {
   const refusal = refusals[call]
   if (way === 'is refused' && refusal !== 'none') return refusal.leads
   if (phase === 'cancelling') return stayed
   const isCopying = call === 'perform' || call === 'receive'
   if (!isCopying || spot === 'answered' || !breaksTheStream.has(way)) return arrived
-  // What was on its way between the two is lost with either of them, and is sent anew.
-  if (spot === 'after') return arrivedLater
+  // What was on its way between the two is lost with either of them, and is sent anew; unless it passed neither.
+  if (spot === 'after') return isDirect && call === 'receive' ? arrived : arrivedLater
   return call === 'receive' ? arrivedAnyway : arrived
 }
 
@@ -240,7 +243,7 @@ type Scene = {
   readonly delivered: ReadonlySet<number>
 }
 
-async function play(the: Case, { open, patienceMs }: StepsOptions): Promise<void> {
+async function play(the: Case, { open, patienceMs, policy: wished }: StepsOptions): Promise<void> {
   const { phase, ask, call, way } = the
   const { spots: own = [] } = stages[phase]?.[askKey(ask)] ?? {}
   const hypervisors = await open()
@@ -301,7 +304,7 @@ async function play(the: Case, { open, patienceMs }: StepsOptions): Promise<void
       async (opened) => {
         fleet = opened
         await fleet.start(GUEST, 'source')
-        const policy = phase === 'cancelling' ? neverDone : {}
+        const policy = { ...wished, ...(phase === 'cancelling' ? neverDone : {}) }
         await fleet.migrate({ request: 'm1', vm: GUEST, target: 'target', policy })
         if (phase === 'cancelling') {
           const isCopying = () => calls.includes('perform') && calls.includes('receive')
@@ -315,7 +318,8 @@ async function play(the: Case, { open, patienceMs }: StepsOptions): Promise<void
           await until('the late command to be put away', () => done.has(late), patienceMs)
           assert.equal(calls, [...new Set(calls)], 'a call was made twice')
         }
-        await checkEnd(the, fleet, hypervisors, said)
+        const ending = endingOf(the, wished?.directConnections !== undefined)
+        await checkEnd(the, ending, fleet, hypervisors, said)
       },
     )
   } finally {
@@ -325,11 +329,11 @@ async function play(the: Case, { open, patienceMs }: StepsOptions): Promise<void
 
 async function checkEnd(
   the: Case,
+  { phase, attempts, guestLost = false }: Ending,
   fleet: FleetInProcess,
   { copies }: Hypervisors,
   said: readonly string[],
 ): Promise<void> {
-  const { phase, attempts, guestLost = false } = endingOf(the)
   const migration = await fleet.ended('m1')
   const { attempt, end } = migration
   assert.equal([migration.phase, end?.guestLost, end?.openDuties], [phase, guestLost, []])
