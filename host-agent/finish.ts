@@ -148,6 +148,8 @@ async function load(
       receipt = hasEndFrame ? { ...came, endFrameAt: clock.now() } : came
     },
     told: async () => {
+      // Nobody brings it, so nobody is waited for at this host's port.
+      hands.port.used(command.data.transfer)
       const until = AbortSignal.any([signal, over.signal])
       receipt = await toldDirectly(command, hands, secret, until)
     },

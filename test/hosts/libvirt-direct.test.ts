@@ -4,7 +4,7 @@ import { readTimeline } from '@ferry/coordinator/cli/explain'
 import { smallGuest } from '../guest/boot-sector.ts'
 import { moments, sceneOf, victims } from '../lab/libvirt-blows.ts'
 import type { Moment, Scene, Victim } from '../lab/libvirt-blows.ts'
-import { PATIENCE_MS, bootSectorGuest, other, withGuest } from '../lab/libvirt-stage.ts'
+import { PATIENCE_MS, bootSectorGuest, other, racks, withGuest } from '../lab/libvirt-stage.ts'
 import type { Rack, Stage } from '../lab/libvirt-stage.ts'
 import { until } from '../until.ts'
 
@@ -81,6 +81,25 @@ test('runs on at home when the log is silent at its pause, and arrives when it a
       assert.match(JSON.stringify(attempts[0]?.verdict?.cause), 'LogSilent')
     } finally {
       scene.letGo()
+      scene.telling.close()
+    }
+  }))
+
+test('arrives though both agents are killed while it is copied, and come back only when it runs', () =>
+  withGuest(slowGuest(), async (stage) => {
+    const { lab, move, ended, onlyOn, network } = stage
+    const scene = await sceneOf(stage, 'm1', 'rack2', network.passedBytes)
+    const isRunning = lab.event('it to run', ({ type }) => type === 'TargetRunning', PATIENCE_MS)
+    try {
+      await move('m1', 'rack2', SLOWLY)
+      await scene.imageFlows()
+      await Promise.all(racks.map((rack) => lab.agent(rack).end('SIGKILL')))
+      await isRunning
+      for (const rack of racks) lab.agent(rack).start()
+      const { phase, attempt } = await ended('m1')
+      assert.equal([phase, attempt], ['completed', 1])
+      await onlyOn('rack2')
+    } finally {
       scene.telling.close()
     }
   }))

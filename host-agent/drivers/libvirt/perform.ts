@@ -148,7 +148,7 @@ export async function perform(
     if (watched?.isPausedByHand() === true) await eyes.call(procedures.suspend, { domain })
     // D5: QEMU is through, but nobody was told, and nobody will be. A verdict is for those who read which one it is (I4).
     else if (isWhole && error instanceof CopyFailed && error.failure.type !== 'VerdictGiven')
-      await sendHome()
+      await sendHome().catch(() => {})
     if (way.isDirect) await behindWhoKnows(error, clock, signal)
     throw error
   } finally {
