@@ -194,13 +194,15 @@ test('stay where they are unless that is asked for, and where something is in th
   })
 })
 
-test('are asked about by the doctor of a host: what makes their images must be there', async () => {
+test('are asked about by the doctor of a host: what makes their images must be there, and where they may come to', async () => {
   await withGuest(linuxGuest(), async ({ lab }) => {
     const config = join(lab.folder, 'rack1.json')
     const { stdout } = await lab.ferry('doctor', '--json', '--config', config)
     const checks = JSON.parse(stdout) as readonly { readonly what: string; readonly is: string }[]
     for (const what of ['libvirt', 'qemu-img'])
       assert.is(checks.find((check) => check.what === what)?.is, 'good', stdout)
+    // The doctor looks from outside: there, that is no address of this machine.
+    assert.is(checks.find((check) => check.what === 'direct images')?.is, 'bad', stdout)
   })
 })
 
