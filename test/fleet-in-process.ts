@@ -108,6 +108,23 @@ export type FleetInProcess = {
   readonly close: () => Promise<void>
 }
 
+/** Where its guests are, and what they do there. */
+export const places = ({ hosts }: Pick<FleetInProcess, 'hosts'>): string[] =>
+  [...hosts].flatMap(([host, { world }]) =>
+    [...world.guests.values()].map(({ state }) => `${host} ${state}`),
+  )
+
+/** A log that says nothing to one host while that is wished. */
+export const silentTo =
+  (host: string, isSilent: () => boolean) =>
+  (log: Log, writer: Writer): Log => ({
+    ...log,
+    next: (...args) =>
+      isSilent() && 'host' in writer && writer.host === host
+        ? new Promise(() => {})
+        : log.next(...args),
+  })
+
 export type HostInProcess = {
   readonly world: SimulatedHost
   /** Ends the agent without a word, as far as that is possible in one process. */

@@ -7,7 +7,7 @@ import { busyGuest, fullGuest, quietGuest } from '../guest/boot-sector.ts'
 import type { GuestProgram } from '../guest/boot-sector.ts'
 import { describeGuest, letGoAll, readMemoryOf } from '../lab/libvirt-guest.ts'
 import { openLibvirtHosts } from '../lab/libvirt-hosts.ts'
-import { joinHosts } from '../lab/libvirt-network.ts'
+import { joinHosts, settingsIn } from '../lab/libvirt-network.ts'
 import { other, racks } from '../lab/libvirt-stage.ts'
 import type { Rack } from '../lab/libvirt-stage.ts'
 import { withLab } from '../real/lab.ts'
@@ -55,13 +55,7 @@ const hosts = await openLibvirtHosts(folder, racks)
 const moves = new Map<string, Moved[]>()
 try {
   const network = await joinHosts(hosts, racks)
-  const settingsOf = (host: string) => ({
-    libvirt: {
-      socket: hosts.socket(host),
-      images: join(folder, host, 'images'),
-      directAddress: network.addressOf(host),
-    },
-  })
+  const settingsOf = settingsIn(folder, hosts, network)
   const options = { hosts: racks, driver: 'libvirt', settingsOf, logLevel: 'warn' } as const
   await withLab(options, async (lab) => {
     try {

@@ -8,7 +8,7 @@ import type { Migration } from '@ferry/events/migration'
 import type { Driver } from '@ferry/host-agent/driver'
 import { directly, nothingGoesOn, wholeCable } from '../direct.ts'
 import type { GoesOn } from '../direct.ts'
-import { withFleet } from '../fleet-in-process.ts'
+import { places, silentTo, withFleet } from '../fleet-in-process.ts'
 import type { FleetInProcess, FleetOptions } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
 
@@ -17,11 +17,6 @@ const test = suite('an image that goes directly')
 
 const two = ['rack1', 'rack2']
 const direct = { directConnections: 1 }
-
-const places = ({ hosts }: FleetInProcess) =>
-  [...hosts].flatMap(([host, { world }]) =>
-    [...world.guests.values()].map(({ state }) => `${host} ${state}`),
-  )
 
 /** Hosts whose hypervisors reach each other. */
 function joined(): Required<Pick<FleetOptions, 'drivers'>> {
@@ -133,13 +128,7 @@ test('a source that hears nothing of the log runs on at home, though all of it h
   let isSilent = false
   let here: FleetInProcess | undefined
   const silences: string[] = []
-  const logs = (log: Log, writer: Writer): Log => ({
-    ...log,
-    next: (...args) =>
-      isSilent && 'host' in writer && writer.host === 'rack1'
-        ? new Promise(() => {})
-        : log.next(...args),
-  })
+  const logs = silentTo('rack1', () => isSilent)
   const { drivers } = joined()
   await withFleet(
     two,

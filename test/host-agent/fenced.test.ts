@@ -10,7 +10,7 @@ import type { Driver } from '@ferry/host-agent/driver'
 import type { Event, Writer } from '@ferry/schemas/event'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { silent, withFleet } from '../fleet-in-process.ts'
+import { places, silent, withFleet } from '../fleet-in-process.ts'
 import type { FleetInProcess } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
 
@@ -19,11 +19,6 @@ const test = suite('a fenced target')
 
 const two = ['rack1', 'rack2']
 const rules = { doubtMs: 300, settleMs: 500 }
-
-const places = ({ hosts }: FleetInProcess) =>
-  [...hosts].flatMap(([host, { world }]) =>
-    [...world.guests.values()].map(({ state }) => `${host} ${state}`),
-  )
 
 /** The guest runs on its target, and the target's agent is held back before it can say so. */
 function heldBehindStart() {

@@ -8,7 +8,7 @@ import type { Event, EventOf, Writer } from '@ferry/schemas/event'
 import type { RecoverRequest } from '@ferry/schemas/request'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { withFleet } from '../fleet-in-process.ts'
+import { places, withFleet } from '../fleet-in-process.ts'
 import type { FleetInProcess } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
 
@@ -16,10 +16,6 @@ import { until } from '../until.ts'
 const test = suite('a log that lost its tail')
 
 const two = ['rack1', 'rack2']
-const places = ({ hosts }: FleetInProcess) =>
-  [...hosts].flatMap(([host, { world }]) =>
-    [...world.guests.values()].map(({ state }) => `${host} ${state}`),
-  )
 
 async function positionOf({ log }: FleetInProcess, type: Event['type']): Promise<number> {
   for await (const { position, message } of log.read({ after: 0 }))

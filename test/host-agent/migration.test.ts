@@ -1,6 +1,5 @@
 import { CopyFailed, NeverStarted } from '@ferry/host-agent/driver'
 import type { Driver } from '@ferry/host-agent/driver'
-import type { Writer } from '@ferry/schemas/event'
 import { systemClock } from '@ferry/events/clock'
 import { encode } from '@ferry/schemas/cloud-event'
 import type { Log } from '@ferry/events/log'
@@ -12,20 +11,13 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { kinds } from '@ferry/host-agent/transfer/frames'
 import type { Wire } from '@ferry/host-agent/transfer/wire'
-import { quietVm, withFleet } from '../fleet-in-process.ts'
-import type { FleetInProcess } from '../fleet-in-process.ts'
+import { places, quietVm, silentTo, withFleet } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
 
 /** Coordinator, agents and transfers as they are, with simulated guests: the stories that need both sides. */
 const test = suite('a migration of a simulated guest')
 
 const two = ['rack1', 'rack2']
-
-/** Where the guest is, and what it does there. */
-const places = ({ hosts }: FleetInProcess) =>
-  [...hosts].flatMap(([host, { world }]) =>
-    [...world.guests.values()].map(({ state }) => `${host} ${state}`),
-  )
 
 /** Holds the hosts back in one call until it is let go. */
 function heldBack(call: 'begin' | 'prepare' | 'perform' | 'release') {
@@ -392,13 +384,7 @@ test('a log that falls silent while the rest of the memory is on its way does no
   let hasFallenSilent = false
   let isSilent = false
   const verdictsWhenResumed: unknown[] = []
-  const logs = (log: Log, writer: Writer): Log => ({
-    ...log,
-    next: (...args) =>
-      isSilent && 'host' in writer && writer.host === 'rack1'
-        ? new Promise(() => {})
-        : log.next(...args),
-  })
+  const logs = silentTo('rack1', () => isSilent)
   await withFleet(
     two,
     {

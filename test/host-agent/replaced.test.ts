@@ -4,7 +4,7 @@ import type { PhaseName } from '@ferry/events/phases'
 import { causeSentence, failureSentence } from '@ferry/events/sentences'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { withFleet } from '../fleet-in-process.ts'
+import { places, withFleet } from '../fleet-in-process.ts'
 import type { FleetInProcess } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
 
@@ -15,11 +15,6 @@ import { until } from '../until.ts'
 const test = suite('a host that comes back without its memory')
 
 const two = ['rack1', 'rack2']
-
-const places = ({ hosts }: FleetInProcess) =>
-  [...hosts].flatMap(([host, { world }]) =>
-    [...world.guests.values()].map(({ state }) => `${host} ${state}`),
-  )
 
 type Call =
   | 'begin'

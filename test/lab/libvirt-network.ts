@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process'
 import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { LibvirtHosts } from './libvirt-hosts.ts'
 
@@ -66,3 +67,14 @@ export async function countersOf(
   // Eight columns for what came, and as many for what went; bytes are the first of each.
   return { received: numbers[0] ?? Number.NaN, sent: numbers[8] ?? Number.NaN }
 }
+
+/** What stands in the file of an agent whose libvirtd is in such a host, and may take images from the other one's QEMU. */
+export const settingsIn =
+  (folder: string, hosts: LibvirtHosts, { addressOf }: Network) =>
+  (host: string) => ({
+    libvirt: {
+      socket: hosts.socket(host),
+      images: join(folder, host, 'images'),
+      directAddress: addressOf(host),
+    },
+  })

@@ -11,7 +11,7 @@ import { until } from '../until.ts'
 import { describeGuest, letGoAll, readMemoryOf } from './libvirt-guest.ts'
 import { openLibvirtHosts } from './libvirt-hosts.ts'
 import type { LibvirtHosts } from './libvirt-hosts.ts'
-import { joinHosts } from './libvirt-network.ts'
+import { joinHosts, settingsIn } from './libvirt-network.ts'
 import type { Network } from './libvirt-network.ts'
 
 /** Whole hosts: a libvirtd each, Ferry's agents as real processes, and one guest, `web1`, that runs on rack1. */
@@ -52,13 +52,7 @@ export async function withGuest(
   const hosts = await openLibvirtHosts(folder, racks)
   try {
     const network = await joinHosts(hosts, racks)
-    const settingsOf = (host: string) => ({
-      libvirt: {
-        socket: hosts.socket(host),
-        images: join(folder, host, 'images'),
-        directAddress: network.addressOf(host),
-      },
-    })
+    const settingsOf = settingsIn(folder, hosts, network)
     const driver = 'libvirt'
     const options = {
       hosts: racks,
