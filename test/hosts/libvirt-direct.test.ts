@@ -1,3 +1,4 @@
+import { readFile } from 'node:fs/promises'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { readTimeline } from '@ferry/coordinator/cli/explain'
@@ -36,6 +37,42 @@ const SLOWLY = {
 }
 
 const slowGuest = () => bootSectorGuest(smallGuest, 64)
+
+test('is waited for on the address that was named, and on no other', () =>
+  withGuest(slowGuest(), async (stage) => {
+    const { hosts, move, ended, network } = stage
+    const scene = await sceneOf(stage, 'm1', 'rack2', network.passedBytes)
+    try {
+      await move('m1', 'rack2', SLOWLY)
+      await reached(scene, 'prepared')
+      assert.equal(await listenersAt(await hosts.pid('rack2')), [network.addressOf('rack2')])
+      scene.letGo()
+      assert.is((await ended('m1')).phase, 'completed')
+    } finally {
+      scene.letGo()
+      scene.telling.close()
+    }
+  }))
+
+/** The addresses on which anybody listens in the network of a process: of IPv4, and of IPv6 as they stand there. */
+async function listenersAt(pid: number): Promise<string[]> {
+  const tables = await Promise.all(
+    ['tcp', 'tcp6'].map((name) => readFile(`/proc/${pid}/net/${name}`, 'utf8')),
+  )
+  return tables.flatMap((table) =>
+    table
+      .split('\n')
+      .map((line) => line.trim().split(/\s+/))
+      .filter((columns) => columns[3] === LISTENS)
+      .map(([, local = '']) => addressIn(local.split(':')[0] ?? '')),
+  )
+}
+
+/** As the kernel writes a state of a socket. */
+const LISTENS = '0A'
+
+const addressIn = (hex: string): string =>
+  hex.length === 8 ? [...Buffer.from(hex, 'hex')].toReversed().join('.') : hex
 
 test('takes other limits on its way, and goes home when that is cancelled', () =>
   withGuest(bootSectorGuest(), async ({ lab, network, move, ended, onlyOn }) => {
