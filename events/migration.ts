@@ -4,7 +4,7 @@ import { limited } from '@ferry/schemas/policy'
 import type { Policy } from '@ferry/schemas/policy'
 import type { Cause, Failure, HostRefusal } from '@ferry/schemas/refusal'
 import { messages } from '@ferry/schemas/messages'
-import { isFactName, phases, saidBy } from './phases.ts'
+import { isFactName, isSeries, phases, saidBy } from './phases.ts'
 import type { Ask, CommandName, FactName, PhaseName, Role, VerdictName } from './phases.ts'
 
 /**
@@ -235,8 +235,8 @@ function whyVoid(migration: Migration, event: MigrationEvent): string | undefine
 function learn(migration: Migration, event: MigrationEvent, place: Place): void {
   const { attempt } = migration
   if (isFact(event)) {
-    // The first word counts; rounds are a series, and the last one is the present.
-    if (attempt.facts[event.type] !== undefined && event.type !== 'RoundPassed') return
+    // The first word counts; of a series the last one is the present.
+    if (attempt.facts[event.type] !== undefined && !isSeries(event.type)) return
     Object.assign(attempt.facts, { [event.type]: { ...place, id: event.id, data: event.data } })
     return
   }

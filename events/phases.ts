@@ -124,7 +124,7 @@ export const phases: Readonly<Record<PhaseName, Phase>> = {
     runsOn: 'target',
     asks: [finish],
     on: { TargetRunning: 'confirming', Fenced: 'cancelling', DoubtRaised: 'inDoubt' },
-    notes: [...lateCopyFacts, 'TargetNeverRan', 'CancelAsked', 'CommandUnknown'],
+    notes: [...lateCopyFacts, 'TargetFetching', 'TargetNeverRan', 'CancelAsked', 'CommandUnknown'],
   },
   inDoubt: {
     meaning:
@@ -132,14 +132,21 @@ export const phases: Readonly<Record<PhaseName, Phase>> = {
     runsOn: 'target',
     asks: [finish],
     on: { TargetRunning: 'confirming', Fenced: 'cancelling' },
-    notes: [...lateCopyFacts, 'TargetNeverRan', 'FenceFailed', 'CancelAsked', 'CommandUnknown'],
+    notes: [
+      ...lateCopyFacts,
+      'TargetFetching',
+      'TargetNeverRan',
+      'FenceFailed',
+      'CancelAsked',
+      'CommandUnknown',
+    ],
   },
   confirming: {
     meaning: 'the guest runs on the target; the source lets go of its copy',
     runsOn: 'target',
     asks: [{ command: 'Confirm', of: 'source', answers: ['SourceReleased'] }],
     on: { Completed: 'completed' },
-    notes: [...lateCopyFacts, 'SourceReleased', 'CancelAsked', 'CommandUnknown'],
+    notes: [...lateCopyFacts, 'TargetFetching', 'SourceReleased', 'CancelAsked', 'CommandUnknown'],
   },
   completed: {
     meaning: 'the guest runs on the target',
@@ -162,6 +169,7 @@ export const phases: Readonly<Record<PhaseName, Phase>> = {
       'BeginRefused',
       'TargetPrepared',
       'PrepareRefused',
+      'TargetFetching',
       'TargetNeverRan',
       'SourceResumed',
       'SourceLost',
@@ -193,6 +201,7 @@ export const saidBy: Readonly<Record<FactName, Role>> = {
   TargetPrepared: 'target',
   PrepareRefused: 'target',
   ReceiveFailed: 'target',
+  TargetFetching: 'target',
   TargetRunning: 'target',
   TargetNeverRan: 'target',
   TargetCleared: 'target',
@@ -212,5 +221,9 @@ export function answersTo(command: CommandName, of: Role): readonly FactName[] {
     for (const ask of asks) if (ask.command === command && ask.of === of) return ask.answers
   return []
 }
+
+/** Said again and again, each time of the present. */
+export const isSeries = (name: FactName): boolean =>
+  name === 'RoundPassed' || name === 'TargetFetching'
 
 export const isFactName = (name: string): name is FactName => Object.hasOwn(saidBy, name)

@@ -36,3 +36,21 @@ export async function verdictOn(
     seen = entry.position
   }
 }
+
+/** The same, as soon as there is one. @param after a position that is surely before it. */
+export async function verdictAwaited(
+  log: Log,
+  { target, migration, attempt }: Contested,
+  { after, signal }: { readonly after: number; readonly signal: AbortSignal },
+): Promise<EventOf<VerdictName>> {
+  const subject = verdicts(target, migration, attempt)
+  for await (const entry of log.follow({ after, subject, signal })) {
+    if (isValidAfter(entry, 0)) {
+      const { event } = entry.message
+      if (event.type === 'Committed' || event.type === 'Cancelled') return event
+    }
+    mustBeKnown(entry)
+  }
+  signal.throwIfAborted()
+  throw new Error('the log was followed to an end that it does not have')
+}

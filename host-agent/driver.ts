@@ -17,7 +17,8 @@ import type { Image } from './transfer/image.ts'
  * - D3 `inspect` reads the world and remembers nothing.
  * - D4 Only `start`, `activate` and `resume` let vCPUs run, and only `release` and `clear` end a copy. (A hypervisor
  *   whose stream breaks lets its guest run on at the source by itself; the end frame makes that harmless.)
- * - D5 `perform` leaves the guest paused and whole at the source, or running there and throws `CopyFailed`.
+ * - D5 `perform` leaves the guest paused and whole at the source, or running there and throws `CopyFailed`. Where it made
+ *   an offer that was taken, the guest cannot run there any more, or does and it throws that.
  * - D6 `clear` ends only a copy that never ran.
  */
 export type Driver = {
@@ -31,6 +32,8 @@ export type Driver = {
   readonly copiesDisks?: true
   /** Whether its hypervisors can move an image by themselves, where a policy wants that. */
   readonly sendsDirectly?: true
+  /** Whether a guest can be started at the target before all of it is there, where a policy wants that. */
+  readonly copiesAfterwards?: true
   /** May it leave, and what must the target know? Changes nothing. */
   readonly begin: (vm: string, leave?: Leave) => Promise<Begun>
   /** What `begin` would refuse running guests for, by name; where asking does not disturb the hypervisor, or wait for it. */
@@ -39,8 +42,18 @@ export type Driver = {
   readonly prepare: (landing: Landing) => Promise<HostRefusal | Prepared | undefined>
   readonly perform: (vm: string, order: PerformOrder) => Promise<SentByHypervisor>
   readonly receive: (vm: string, order: ReceiveOrder) => Promise<LoadedByHypervisor>
-  /** @throws {NeverStarted} only when this very call knows that it sent no start (rule 6). */
-  readonly activate: (vm: string) => Promise<{ readonly runningAt: number }>
+  /**
+   * Of a source that was killed behind an offer that was taken, and before it said what came of that: what came of it.
+   * Resolves as `perform` would have; only drivers that copy afterwards are asked.
+   */
+  readonly goOn?: (vm: string, signal: AbortSignal) => Promise<WentOn>
+  /**
+   * Resolves when it runs and all of it is there.
+   *
+   * @param fetching is told that it runs, and lacks what is still coming; only drivers that copy afterwards tell.
+   * @throws {NeverStarted} only when this very call knows that it sent no start (rule 6).
+   */
+  readonly activate: (vm: string, fetching?: (news: Fetching) => void) => Promise<Running>
   /** Ends the source's copy. */
   readonly release: (vm: string) => Promise<void>
   /**
@@ -58,7 +71,7 @@ export type Driver = {
 /** What it takes to move an image in or out: enough for a process that does nothing else. */
 export type Moves = Pick<
   Driver,
-  'inspect' | 'perform' | 'receive' | 'activate' | 'release' | 'resume' | 'clear' | 'close'
+  'inspect' | 'perform' | 'goOn' | 'receive' | 'activate' | 'release' | 'resume' | 'clear' | 'close'
 > & {
   /** What can be done before there is anything to move: a guest that is paused would wait for it. */
   readonly getReady?: () => Promise<void>
@@ -83,6 +96,8 @@ export type Leave = {
   readonly copyDisks?: boolean
   /** The image takes so many connections between the hypervisors; only drivers that can do that are asked for it. */
   readonly directConnections?: number
+  /** It is to be started before all of it is there; only drivers that can do that are asked for it. */
+  readonly isPostCopy?: boolean
 }
 
 /** The definition is text that only a driver of the same kind reads. */
@@ -113,10 +128,28 @@ export type PerformOrder = {
   /** Asked at the last moment, with the guest just paused. It throws `CopyFailed`: the guest must run on at once (rule 5). */
   readonly gate: () => Promise<void>
   readonly paused: (at: number) => void
+  /** Absent: the guest goes when all of it has gone. */
+  readonly postCopy?: PostCopy
   readonly round: (progress: CopyProgress) => void
   readonly progress: (progress: CopyProgress) => void
   /** Stop copying; what then becomes of the guest, `resume` settles. */
   readonly signal: AbortSignal
+}
+
+/**
+ * Post-copy, from the source's side. It may begin when the memory has been sent once and `afterMs` have passed; until the
+ * verdict the guest stands paused and whole, and nothing of it depends on the target.
+ */
+export type PostCopy = {
+  readonly afterMs: number
+  /** Whether the log has been heard of late: a guest that is paused waits for it. */
+  readonly isLogHeard: () => boolean
+  /**
+   * The guest has been paused, and the target may commit. Resolves when it has.
+   *
+   * @throws {CopyFailed} when it will not: the guest must run on. Anything else: nobody knows yet.
+   */
+  readonly offer: (sent: { readonly pausedAt: number; readonly bytes: number }) => Promise<void>
 }
 
 export type SentByHypervisor = {
@@ -135,6 +168,14 @@ export type ReceiveOrder = {
   readonly told: () => Promise<void>
   readonly signal: AbortSignal
 }
+
+export type WentOn = Pick<SentByHypervisor, 'rounds'> & { readonly directBytes: number }
+
+/** `isBroken`: what it lacks does not come any more. */
+export type Fetching = { readonly runningAt?: number; readonly isBroken: boolean }
+
+/** When its vCPUs ran first; absent where another process started it. */
+export type Running = { readonly runningAt?: number }
 
 export type LoadedByHypervisor = { readonly loadedAt: number }
 

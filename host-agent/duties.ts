@@ -42,7 +42,8 @@ export function carryOut(
 async function begin(command: EventOf<'Begin'>, hands: Hands): Promise<Fact> {
   const { driver, key, voice, transferVersions } = hands
   const { admission, targetKey, targetReads = firstVersion, policy } = command.data
-  const { copyDisks = false, directConnections } = policy
+  const { copyDisks = false, directConnections, postCopyAfterMs } = policy
+  const isPostCopy = postCopyAfterMs !== undefined
   const refuse = (refusal: HostRefusal): Fact => ({
     ...voice.about(command, 'BeginRefused'),
     type: 'BeginRefused',
@@ -54,12 +55,14 @@ async function begin(command: EventOf<'Begin'>, hands: Hands): Promise<Fact> {
   if (copyDisks && driver.copiesDisks !== true) return missing('copying disks')
   if (directConnections !== undefined && driver.sendsDirectly !== true)
     return missing('sending an image directly')
+  if (isPostCopy && driver.copiesAfterwards !== true) return missing('post-copy')
   // A target that does not go down so far says so itself, and another one may.
   const definitionVersion = nearest(driver.definitions ?? firstVersion, targetReads)
   const answer = await driver.begin(command.vm, {
     definitionVersion,
     copyDisks,
     ...(directConnections === undefined ? {} : { directConnections }),
+    isPostCopy,
   })
   if ('refusal' in answer) return refuse(answer.refusal)
   const { needs, definition } = answer

@@ -1,12 +1,15 @@
-import type { EventOf } from '@ferry/schemas/event'
+import type { Event, EventOf } from '@ferry/schemas/event'
 import { LogUnavailable, contest } from '@ferry/events/log'
 import { commands, facts } from '@ferry/events/subjects'
+import { isFactName } from '@ferry/events/phases'
+import type { FactName } from '@ferry/events/phases'
 import { verdictOn } from '@ferry/events/verdict'
+import type { Failure } from '@ferry/schemas/refusal'
 import { CopyFailed, NeverStarted } from './driver.ts'
-import type { ReceiveOrder } from './driver.ts'
+import type { Fetching, ReceiveOrder } from './driver.ts'
 import { attemptOf, cleared, contestedOn, endFenced, said } from './hands.ts'
 import type { MovingHands } from './hands.ts'
-import { directReceipt } from './transfer/direct.ts'
+import { directReceipt, offerReceipt } from './transfer/direct.ts'
 import type { Receipt } from './transfer/frames.ts'
 import { openArrival } from './transfer/arrival.ts'
 import type { Arrival } from './transfer/arrival.ts'
@@ -31,14 +34,14 @@ export async function finish(
   const before = await verdictOn(log, contested)
   if (before?.type === 'Cancelled') return cleared(command, hands)
   if (before?.type === 'Committed')
-    return (await endFenced(command, hands)) ?? takeOver(command, hands)
+    return (await endFenced(command, hands)) ?? takeOver(command, hands, signal)
   const expected = await awaited(command, hands)
   if (expected === undefined) return fail({ type: 'TransferUnknown', transfer })
   if (expected === 'sealed') return fail({ type: 'KeySealed', host })
 
-  let whole: Loaded
+  let loaded: Loaded
   try {
-    whole = await load(command, hands, expected, signal)
+    loaded = await load(command, hands, expected, signal)
   } catch (error) {
     signal.throwIfAborted()
     if (error instanceof CopyFailed) return fail(error.failure)
@@ -48,31 +51,52 @@ export async function finish(
   }
   // I3, I4: the first valid message is the verdict, and it was read back before anything is started on it.
   const began = clock.elapsed()
-  const hasWon = await commit(committed(command, hands, whole), hands, signal)
+  const { isOffer, ...receipt } = loaded
+  const hasWon = await commit(committed(command, hands, receipt), hands, signal)
   if (!hasWon) return cleared(command, hands)
   const committedAt = clock.now()
   // A verdict takes milliseconds. While it took long, this host may have been given up for lost.
   const fenced = clock.elapsed() - began > LATE_MS ? await endFenced(command, hands) : undefined
   if (fenced !== undefined) return fenced
+  const withdrawn = isOffer === true ? await withdrawnBy(command, hands, signal) : undefined
+  if (withdrawn !== undefined) return neverRan(command, hands, withdrawn)
   try {
-    const { runningAt } = await driver.activate(vm)
+    const running = await driver.activate(vm, tellFetching(command, hands))
+    await voice.caughtUp()
     return {
       ...voice.about(command, 'TargetRunning'),
       type: 'TargetRunning',
-      data: { admission, committedAt, runningAt },
+      data: { admission, committedAt, ...running },
     }
   } catch (error) {
     // Rule 6: this process has received the image and knows that nobody started it. Nor will anybody: the copy ends first,
     // or the next agent could start it while this word is still on its way.
     if (!(error instanceof NeverStarted)) throw error
-    await driver.clear(vm)
-    return {
-      ...voice.about(command, 'TargetNeverRan'),
-      type: 'TargetNeverRan',
-      data: { admission, failure: error.failure },
-    }
+    return neverRan(command, hands, error.failure)
   }
 }
+
+async function neverRan(
+  command: EventOf<'Finish'>,
+  { driver, voice }: MovingHands,
+  failure: Failure,
+): Promise<Fact> {
+  await driver.clear(command.vm)
+  return {
+    ...voice.about(command, 'TargetNeverRan'),
+    type: 'TargetNeverRan',
+    data: { admission: command.data.admission, failure },
+  }
+}
+
+const tellFetching =
+  (command: EventOf<'Finish'>, { voice, clock }: MovingHands) =>
+  (news: Fetching): void =>
+    voice.mention({
+      ...voice.about(command, 'TargetFetching', Math.floor(clock.now())),
+      type: 'TargetFetching',
+      data: { admission: command.data.admission, ...news },
+    })
 
 const LATE_MS = 1000
 
@@ -128,7 +152,8 @@ async function awaited(
   return { arrival, secret }
 }
 
-type Loaded = Receipt & { readonly endFrameAt?: number; readonly loadedAt: number }
+type Came = Receipt & { readonly endFrameAt?: number; readonly isOffer?: true }
+type Loaded = Came & { readonly loadedAt: number }
 
 async function load(
   command: EventOf<'Finish'>,
@@ -138,7 +163,7 @@ async function load(
 ): Promise<Loaded> {
   const { driver, clock } = hands
   const over = new AbortController()
-  let receipt: (Receipt & { endFrameAt?: number }) | undefined
+  let receipt: Came | undefined
   const order: ReceiveOrder = {
     signal,
     fill: async (hypervisor) => {
@@ -193,35 +218,70 @@ async function isSaidWhole(
 }
 
 /**
- * Of an image that the hypervisors moved by themselves only the source's Performed says that it was all (rule 2). The
- * wait ends with the copy: by it, or by the signal.
+ * Of an image that the hypervisors moved by themselves only the source's Performed says that it was all (rule 2), or its
+ * offer that it need not be. The wait ends with the copy: by it, or by the signal.
  */
 async function toldDirectly(
   command: EventOf<'Finish'>,
   { log }: MovingHands,
   secret: Uint8Array,
   signal: AbortSignal,
-): Promise<Receipt> {
-  const { migration, attempt, vm, data } = command
-  const { source, admission, transfer } = data
-  const subject = facts(source, vm, 'Performed')
-  for await (const { message } of log.follow({ after: admission, subject, signal })) {
-    if (message.is !== 'event' || message.event.type !== 'Performed') continue
-    const { event } = message
-    if (event.migration !== migration || event.attempt !== attempt) continue
-    const { bytes, digest: found } = event.data
-    const { digest: expected } = directReceipt(secret, transfer, bytes)
+): Promise<Came> {
+  const { transfer } = command.data
+  for await (const event of saidAtSource(command, log, signal)) {
+    const isOffer = event.type === 'SourcePaused'
+    const receipt = isOffer ? event.data.offer : event.type === 'Performed' ? event.data : undefined
+    if (receipt === undefined) continue
+    const { bytes, digest: found } = receipt
+    const expectedOf = isOffer ? offerReceipt : directReceipt
+    const { digest: expected } = expectedOf(secret, transfer, bytes)
     if (found !== expected) throw new CopyFailed({ type: 'DigestMismatch', expected, found })
-    return { bytes, digest: found }
+    return { bytes, digest: found, ...(isOffer ? { isOffer } : {}) }
   }
   signal.throwIfAborted()
   throw new Error('the log was followed to an end that it does not have')
 }
 
+/**
+ * Behind an offer that was taken nothing is started before the source says that its guest cannot run there any more:
+ * until then its hypervisor may break off by itself and let it run on.
+ *
+ * @returns why, when that is what happened.
+ */
+async function withdrawnBy(
+  command: EventOf<'Finish'>,
+  { log }: MovingHands,
+  signal: AbortSignal,
+): Promise<Failure | undefined> {
+  for await (const event of saidAtSource(command, log, signal)) {
+    if (event.type === 'Performed') return undefined
+    if (event.type === 'PerformFailed') return event.data.failure
+  }
+  signal.throwIfAborted()
+  throw new Error('the log was followed to an end that it does not have')
+}
+
+/** What its source says of this attempt, from the beginning on. */
+async function* saidAtSource(
+  { migration, attempt, vm, data }: EventOf<'Finish'>,
+  log: MovingHands['log'],
+  signal: AbortSignal,
+): AsyncGenerator<EventOf<FactName>, void, undefined> {
+  const { source, admission } = data
+  const subject = facts(source, vm, '*')
+  for await (const { message } of log.follow({ after: admission, subject, signal })) {
+    if (message.is !== 'event' || !('migration' in message.event)) continue
+    const { event } = message
+    if (event.migration === migration && event.attempt === attempt && isFact(event)) yield event
+  }
+}
+
+const isFact = (event: Event): event is EventOf<FactName> => isFactName(event.type)
+
 const committed = (
   command: EventOf<'Finish'>,
   { host, voice }: MovingHands,
-  whole: Loaded,
+  whole: Omit<Loaded, 'isOffer'>,
 ): EventOf<'Committed'> => ({
   ...voice.about(command, 'Committed'),
   type: 'Committed',
@@ -232,12 +292,23 @@ const committed = (
  * Committed, and then the agent died: the next one starts the guest, or finds that it runs. If it is gone, nobody here
  * knows whether it ever ran (rule 6): that is an error, asked again until the coordinator calls it a doubt.
  */
-async function takeOver(command: EventOf<'Finish'>, { driver, voice }: MovingHands): Promise<Fact> {
-  const { admission } = command.data
-  const { runningAt } = await driver.activate(command.vm)
+async function takeOver(
+  command: EventOf<'Finish'>,
+  hands: MovingHands,
+  signal: AbortSignal,
+): Promise<Fact> {
+  const { driver, voice, log } = hands
+  const { admission, source } = command.data
+  const paused = await said(log, facts(source, command.vm, 'SourcePaused'), 'SourcePaused', command)
+  // Nobody starts what was withdrawn: not the process before this one either.
+  const withdrawn =
+    paused?.data.offer === undefined ? undefined : await withdrawnBy(command, hands, signal)
+  if (withdrawn !== undefined) return neverRan(command, hands, withdrawn)
+  const running = await driver.activate(command.vm, tellFetching(command, hands))
+  await voice.caughtUp()
   return {
     ...voice.about(command, 'TargetRunning'),
     type: 'TargetRunning',
-    data: { admission, runningAt },
+    data: { admission, ...running },
   }
 }

@@ -14,6 +14,8 @@ import { CopyFailed } from './driver.ts'
 export type Gate = {
   /** @throws {CopyFailed} when the log is silent, or the verdict is there already: the guest must run on. */
   readonly pass: () => Promise<void>
+  /** Whether it would open at once. */
+  readonly isLogHeard: () => boolean
   readonly close: () => void
 }
 
@@ -61,6 +63,7 @@ export function openGate(log: Log, clock: Clock, contested: Contested): Gate {
       if (!isFresh(freshMs + LAST_CHANCE_MS))
         throw new CopyFailed({ type: 'LogSilent', silentForMs: silentForMs() })
     },
+    isLogHeard: () => isFresh(FRESH_MS),
     close: () => closing.abort(),
   }
 }

@@ -1,18 +1,23 @@
 import type { EventOf } from '@ferry/schemas/event'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import type { Clock } from '@ferry/events/clock'
+import { verdictAwaited, verdictOn } from '@ferry/events/verdict'
 import { dialFor, dialUnder } from './dial.ts'
 import { CopyFailed } from './driver.ts'
 import { openGate } from './gate.ts'
 import type { Gate } from './gate.ts'
-import { contestedOn } from './hands.ts'
+import { contestedOn, said } from './hands.ts'
 import type { MovingHands } from './hands.ts'
 import { roundsWorthTelling } from './rounds.ts'
-import { directReceipt } from './transfer/direct.ts'
+import { directReceipt, offerReceipt } from './transfer/direct.ts'
 import type { Receipt } from './transfer/frames.ts'
 import { openSender } from './transfer/send.ts'
 import type { Sender } from './transfer/send.ts'
 import type { Fact, Voice } from './voice.ts'
+import { facts } from '@ferry/events/subjects'
+import { LogUnavailable } from '@ferry/events/log'
+import type { PostCopy } from './driver.ts'
+import type { Log } from '@ferry/events/log'
 
 /** The source's half of a copy: the guest's image leaves, until the target has heard that this was all of it. */
 export async function perform(
@@ -43,7 +48,13 @@ export async function perform(
   if (secret === undefined || (sealedCookie !== undefined && cookie === undefined))
     return fail({ type: 'KeySealed', host })
 
-  const gate = openGate(hands.log, clock, contestedOn(target, command))
+  const contested = contestedOn(target, command)
+  const { postCopyAfterMs: afterMs } = command.data.policy
+  if (afterMs !== undefined && (await verdictOn(hands.log, contested))?.type === 'Committed')
+    return wentOn(command, hands, secret, signal)
+  const gate = openGate(hands.log, clock, contested)
+  const offering =
+    afterMs === undefined ? undefined : makeOffer(command, hands, { secret, gate, signal, afterMs })
   const switchover = quietly(clock, signal)
   const worthTelling = roundsWorthTelling(clock)
   const isDirect = command.data.policy.directConnections !== undefined
@@ -61,6 +72,7 @@ export async function perform(
         await sender.send(image)
       },
       gate: gate.pass,
+      ...(offering === undefined ? {} : { postCopy: offering.postCopy }),
       paused: (pausedAt) => {
         sender?.hurry()
         const fact = { ...voice.about(command, 'SourcePaused'), data: { admission, pausedAt } }
@@ -72,7 +84,7 @@ export async function perform(
       progress: (progress) => sample(command, hands, progress),
     })
     const { directBytes, ...told } = sent
-    await lastLook(gate, vm, hands)
+    if (offering?.isTaken() !== true) await lastLook(gate, vm, hands)
     // Rule 2: the hypervisor has said "completed, paused"; only now may the target hear that this was all.
     const receipt =
       directBytes === undefined
@@ -85,6 +97,8 @@ export async function perform(
     }
   } catch (error) {
     signal.throwIfAborted()
+    // Behind Committed nobody takes the hypervisor's word for it: what became of the guest is looked at.
+    if (offering?.isTaken() === true) return wentOn(command, hands, secret, signal)
     if (error instanceof CopyFailed) return fail(error.failure)
     throw error
   } finally {
@@ -99,6 +113,93 @@ export async function perform(
 function finished(sender: Sender | undefined): Promise<Receipt> {
   if (sender === undefined) throw new Error('the driver says that it sent an image, and did not')
   return sender.finish()
+}
+
+type Offering = {
+  readonly secret: Uint8Array
+  readonly gate: Gate
+  readonly signal: AbortSignal
+  readonly afterMs: number
+}
+
+/**
+ * Post-copy: the source says that its guest is paused, and that the target may commit without all of it. It stays so until
+ * the verdict is there, whichever that is.
+ */
+function makeOffer(
+  command: EventOf<'Perform'>,
+  { log, voice, say, remembered }: MovingHands,
+  { secret, gate, signal, afterMs }: Offering,
+): { readonly postCopy: PostCopy; readonly isTaken: () => boolean } {
+  const { admission, target, transfer } = command.data
+  let isTaken = false
+  const offer: PostCopy['offer'] = async ({ pausedAt, bytes }) => {
+    await gate.pass()
+    const decided = verdictAwaited(log, contestedOn(target, command), { after: admission, signal })
+    decided.catch(() => {})
+    await remembered()
+    await insist(log, say, signal, {
+      ...voice.about(command, 'SourcePaused'),
+      type: 'SourcePaused',
+      data: { admission, pausedAt, offer: offerReceipt(secret, transfer, bytes) },
+    })
+    if ((await decided).type !== 'Committed') throw new CopyFailed({ type: 'VerdictGiven' })
+    isTaken = true
+  }
+  return { postCopy: { afterMs, isLogHeard: gate.isLogHeard, offer }, isTaken: () => isTaken }
+}
+
+/** Until it stands there nobody knows whether it does: a paused guest can neither go nor stay. */
+async function insist(
+  log: Log,
+  say: MovingHands['say'],
+  signal: AbortSignal,
+  event: EventOf<'SourcePaused'>,
+): Promise<void> {
+  for (;;)
+    try {
+      await log.append(event, { signal })
+      return
+    } catch (error) {
+      if (!(error instanceof LogUnavailable)) throw error
+      say.warn(
+        { migration: event.migration, err: error },
+        'the guest is paused and the log does not answer',
+      )
+    }
+}
+
+/** What became of a guest behind an offer that was taken, by what its hypervisor says of it now. */
+async function wentOn(
+  command: EventOf<'Perform'>,
+  { driver, host, log, voice, clock }: MovingHands,
+  secret: Uint8Array,
+  signal: AbortSignal,
+): Promise<Fact> {
+  const { vm, data } = command
+  const { admission, transfer } = data
+  if (driver.goOn === undefined) throw new Error('the driver made an offer that it cannot keep')
+  const paused = await said(log, facts(host, vm, 'SourcePaused'), 'SourcePaused', command)
+  try {
+    const { directBytes, rounds } = await driver.goOn(vm, signal)
+    const at = clock.now()
+    const pausedAt = paused?.data.pausedAt ?? at
+    const receipt = directReceipt(secret, transfer, directBytes)
+    const times = { pausedAt, gatePassedAt: pausedAt, sentAt: at, endFrameAt: at }
+    return {
+      ...voice.about(command, 'Performed'),
+      type: 'Performed',
+      data: { admission, ...times, rounds, ...receipt, isDirect: true },
+    }
+  } catch (error) {
+    if (!(error instanceof CopyFailed)) throw error
+    const { failure } = error
+    return {
+      ...voice.about(command, 'PerformFailed'),
+      type: 'PerformFailed',
+      data: { admission, failure },
+    }
+  }
 }
 
 /**

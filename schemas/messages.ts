@@ -284,7 +284,15 @@ export const messages = {
     kind: 'fact',
     about: 'migration',
     version: 1,
-    data: Type.Object({ ...admission, pausedAt: Moment }),
+    data: Type.Object({
+      ...admission,
+      pausedAt: Moment,
+      /**
+       * Post-copy: the guest stays paused and whole until the verdict, and the target may commit though it lacks a part of
+       * it. What the hypervisor had sent by then, and who says so.
+       */
+      offer: Type.Optional(Type.Object({ bytes: Bytes, digest: Digest })),
+    }),
   },
   Performed: {
     kind: 'fact',
@@ -328,6 +336,19 @@ export const messages = {
       /** When the verdict had been read back. Absent: an agent found it already running after a restart. */
       committedAt: Type.Optional(Moment),
       runningAt: Type.Optional(Moment),
+    }),
+  },
+  /** Post-copy: the guest runs, and the rest of its memory is still coming. A series: the last one is the present. */
+  TargetFetching: {
+    kind: 'fact',
+    about: 'migration',
+    version: 1,
+    data: Type.Object({
+      ...admission,
+      /** Absent: an agent found it so after a restart. */
+      runningAt: Type.Optional(Moment),
+      /** What it lacks does not come any more: it stands still as soon as it needs that. */
+      isBroken: Type.Boolean(),
     }),
   },
   /** Said only by the process that knows that it sent no start (rule 6). */

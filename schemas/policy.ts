@@ -17,6 +17,11 @@ export const Policy = Type.Object({
    * both hosts allow that. Absent: it goes through Ferry's own stream.
    */
   directConnections: Type.Optional(Type.Integer({ minimum: 1, maximum: 16 })),
+  /**
+   * Post-copy: when all of the memory has been sent once and so long has passed, the guest is started at the target, and
+   * what it lacks there follows. Until all of that is there, it is lost with either host. Absent: never.
+   */
+  postCopyAfterMs: Type.Optional(Milliseconds),
   /** The whole migration, from the request on; past it, it is cancelled unless it is committed. */
   timeoutMs: Type.Number({ minimum: 1000 }),
   /** How often it is tried in all. */

@@ -28,6 +28,7 @@ type Options = LogOptions &
     copyDisks?: boolean
     direct?: boolean
     connections?: string
+    postCopyAfter?: string
     timeout?: string
     attempts?: string
     request?: string
@@ -52,6 +53,10 @@ export const migrateVerb = (): Command =>
       'let the hypervisors move the image by themselves, in the clear, in a network that nobody else reaches (libvirt)',
     )
     .option('--connections <number>', 'over so many connections at once, with --direct (default 1)')
+    .option(
+      '--post-copy-after <seconds>',
+      'start it at the target before all of its memory is there, once the memory has been sent and so long has passed; until the rest is there it is lost with either host (with --direct)',
+    )
     .option('--timeout <seconds>', 'give up after so long (default 3600)')
     .option('--attempts <number>', 'try so often in all (default 3)')
     .option('--request <id>', 'the id of the request: asking twice with one id is asking once')
@@ -86,6 +91,7 @@ async function migrate(connection: Connection, vm: string, options: Options): Pr
 function wish(vm: string, options: Options): MigrateRequest {
   const { to, autoConverge, copyDisks, timeout, attempts, request: id = newId() } = options
   const directConnections = readDirect(options)
+  const { postCopyAfter } = options
   const { bandwidthBytesPerSecond, ...limits } = readLimits(options)
   const policy = {
     ...limits,
@@ -94,6 +100,9 @@ function wish(vm: string, options: Options): MigrateRequest {
     ...(autoConverge === undefined ? {} : { autoConverge }),
     ...(copyDisks === undefined ? {} : { copyDisks }),
     ...(directConnections === undefined ? {} : { directConnections }),
+    ...(postCopyAfter === undefined
+      ? {}
+      : { postCopyAfterMs: number('--post-copy-after', postCopyAfter) * 1000 }),
     ...(timeout === undefined ? {} : { timeoutMs: number('--timeout', timeout) * 1000 }),
     ...(attempts === undefined ? {} : { attempts: number('--attempts', attempts) }),
   }

@@ -51,9 +51,17 @@ function toDecide(the: Case): Guarded | undefined {
   if (phase === 'confirming') return completed(the)
   if (phase === 'cancelling') return afterCancelling(the)
   if (attempt.facts.TargetNeverRan !== undefined) return fencedByItself(the)
-  return phase === 'activating' && waitedMs(the) >= world.rules.doubtMs
-    ? doubtRaised(the)
-    : undefined
+  const doubtAt = phase === 'activating' ? doubtedFrom(migration, world) : undefined
+  return doubtAt !== undefined && world.now >= doubtAt ? doubtRaised(the) : undefined
+}
+
+/** A target that says that it is still fetching has answered so far, unless what it fetches does not come any more. */
+function doubtedFrom({ since, attempt, policy, requested }: Migration, world: World): number {
+  const { TargetFetching } = attempt.facts
+  const fromNow = since.storedAt + world.rules.doubtMs
+  if (TargetFetching === undefined) return fromNow
+  if (TargetFetching.data.isBroken) return TargetFetching.storedAt
+  return Math.max(fromNow, requested.storedAt + policy.timeoutMs)
 }
 
 /** Out of the queue: into a slot, or out of the world. */
@@ -194,7 +202,7 @@ function timeLimits(migration: Migration, world: World): Step[] {
     phase === 'queued' || isCancellable(phase) ? requested.storedAt + policy.timeoutMs : undefined,
     limitMs === undefined ? undefined : since.storedAt + limitMs,
     phase === 'confirming' || phase === 'cancelling' ? since.storedAt + rules.settleMs : undefined,
-    phase === 'activating' ? since.storedAt + rules.doubtMs : undefined,
+    phase === 'activating' ? doubtedFrom(migration, world) : undefined,
   ]
   return moments.flatMap((lookAgainAt) =>
     lookAgainAt === undefined ? [] : [{ command: [], lookAgainAt }],

@@ -48,6 +48,15 @@ export function judgeMigrate(
   if (target !== undefined && !fleet.hosts.has(target))
     return refuse({ type: 'UnknownHost', host: target })
 
+  const policy = { ...defaultPolicy, ...request.policy }
+  const { postCopyAfterMs, directConnections, copyDisks = false } = policy
+  if (postCopyAfterMs !== undefined && (directConnections !== 1 || copyDisks))
+    return refuse({
+      type: 'NotUnderstood',
+      path: '/policy/postCopyAfterMs',
+      problem: 'is for images that go directly, over one connection, and without disks',
+    })
+
   const wish = { vm, source, ...(target === undefined ? {} : { wanted: target }) }
   const candidates = candidatesFor(fleet, wish, needs, world)
   const considered = candidates.flatMap(({ host, unfit }) =>
@@ -74,7 +83,7 @@ export function judgeMigrate(
         after,
         source,
         ...(target === undefined ? {} : { target }),
-        policy: { ...defaultPolicy, ...request.policy },
+        policy,
         by,
       },
     },

@@ -7,10 +7,19 @@ import type { Receipt } from './frames.ts'
  *
  * @param bytes as the source's hypervisor counted them.
  */
-export function directReceipt(key: Uint8Array, transfer: string, bytes: number): Receipt {
-  const said = JSON.stringify({ direct: transfer, bytes })
-  const digest = createHmac('sha256', key).update(said).digest('hex').slice(0, DIGEST_DIGITS)
-  return { bytes, digest }
+export const directReceipt = (key: Uint8Array, transfer: string, bytes: number): Receipt =>
+  saidUnder(key, { direct: transfer, bytes })
+
+/** The same of one that is not all there yet, and may be committed to. */
+export const offerReceipt = (key: Uint8Array, transfer: string, bytes: number): Receipt =>
+  saidUnder(key, { offer: transfer, bytes })
+
+function saidUnder(
+  key: Uint8Array,
+  what: { readonly bytes: number; readonly direct?: string; readonly offer?: string },
+): Receipt {
+  const mac = createHmac('sha256', key).update(JSON.stringify(what))
+  return { bytes: what.bytes, digest: mac.digest('hex').slice(0, DIGEST_DIGITS) }
 }
 
 const DIGEST_DIGITS = 32

@@ -59,6 +59,8 @@ type Call = Exclude<
   | 'definitions'
   | 'copiesDisks'
   | 'sendsDirectly'
+  | 'copiesAfterwards'
+  | 'goOn'
   | 'inspect'
   | 'foresee'
   | 'start'
@@ -426,7 +428,7 @@ const interposed = (driver: Driver, around: Around): Driver => ({
   prepare: (landing) => around('prepare', (it) => it.prepare(landing)),
   perform: (vm, order) => around('perform', (it) => it.perform(vm, order)),
   receive: (vm, order) => around('receive', (it) => it.receive(vm, order)),
-  activate: (vm) => around('activate', (it) => it.activate(vm)),
+  activate: (vm, fetching) => around('activate', (it) => it.activate(vm, fetching)),
   release: (vm) => around('release', (it) => it.release(vm)),
   resume: (vm) => around('resume', (it) => it.resume(vm)),
   clear: (vm) => around('clear', (it) => it.clear(vm)),

@@ -46,7 +46,7 @@ export async function byStream(
         ? [{ field: 'disks_uri', is: 'string', value: `unix://${atDoor}` } as const]
         : []),
     ],
-    flags: bringsDisks ? MigrateFlag.nonSharedDisk : 0,
+    flags: MigrateFlag.paused | (bringsDisks ? MigrateFlag.nonSharedDisk : 0),
   }
   return {
     asked,

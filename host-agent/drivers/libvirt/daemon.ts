@@ -6,7 +6,16 @@ import { procedures } from './procedures.ts'
 import type { Domain } from './procedures.ts'
 import { LibvirtError, connectLibvirt } from './rpc.ts'
 import type { HypervisorUri, Libvirt } from './rpc.ts'
-import { Code, Description, DomainState, JobType, Listing, Operation, PausedFor } from './words.ts'
+import {
+  Code,
+  Description,
+  DomainState,
+  JobType,
+  Listing,
+  Operation,
+  PausedFor,
+  RunningFor,
+} from './words.ts'
 
 /** What libvirtd knows of one guest, now. */
 export type Looked = {
@@ -17,7 +26,11 @@ export type Looked = {
   readonly isPausedByHand: boolean
   /** Stands there as long as the copy has never been started. */
   readonly mark: Mark | undefined
+  /** Post-copy, at either end: what the target lacks is on its way, or does not come any more. */
+  readonly rest: Rest | undefined
 }
+
+export type Rest = 'coming' | 'broken'
 
 /** This host's libvirtd, and nothing that is remembered of it. */
 export type Daemon = {
@@ -114,7 +127,7 @@ export function openDaemon(socket: string, clock: Clock, uri?: HypervisorUri): D
     const mark = markIn(xml)
     const ours = stateOf(state, reason, mark)
     const isPausedByHand = ours === 'paused' && reason === PausedFor.user
-    return ours && { domain, xml, mark, state: ours, isPausedByHand }
+    return ours && { domain, xml, mark, state: ours, isPausedByHand, rest: restOf(state, reason) }
   }
   const find = (vm: string): Promise<Domain | undefined> =>
     unlessGone(async () => {
@@ -184,8 +197,19 @@ function stateOf(state: number, reason: number, mark: Mark | undefined): GuestSt
   // One that sleeps, crashed or shuts down has a QEMU as well.
   if (state !== DomainState.paused) return 'paused'
   const isOnItsWay = reason === PausedFor.migration || reason === PausedFor.startingUp
+  // One that is started before all of it is there has run when it is paused for anything else.
+  if (mark?.isPostCopy === true) return isOnItsWay ? 'receiving' : 'paused'
   if (mark !== undefined) return isOnItsWay ? 'receiving' : 'loaded'
-  return reason === PausedFor.migration ? 'sent' : 'paused'
+  const isSent = reason === PausedFor.migration || restOf(state, reason) !== undefined
+  return isSent ? 'sent' : 'paused'
+}
+
+function restOf(state: number, reason: number): Rest | undefined {
+  const isPaused = state === DomainState.paused
+  const { postCopy, postCopyFailed } = isPaused ? PausedFor : RunningFor
+  if (!isPaused && state !== DomainState.running) return undefined
+  if (reason === postCopy) return 'coming'
+  return reason === postCopyFailed ? 'broken' : undefined
 }
 
 /** What ended while it was asked about is not there. */

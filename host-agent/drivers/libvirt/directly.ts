@@ -2,10 +2,13 @@ import { isIP } from 'node:net'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { Invalid, parse } from '@ferry/schemas/parse'
+import type { Clock } from '@ferry/events/clock'
+import type { PostCopy } from '../../driver.ts'
 import { bringing } from './disks.ts'
 import type { DiskToSend } from './disks.ts'
 import { procedures } from './procedures.ts'
 import type { Domain, Parameter } from './procedures.ts'
+import { goEarly } from './post-copy.ts'
 import type { Libvirt } from './rpc.ts'
 import { failed } from './way.ts'
 import type { Ordered, Way } from './way.ts'
@@ -25,8 +28,10 @@ export function directly(
   brought: readonly DiskToSend[],
   target: string,
   connections: number,
+  postCopy: PostCopy | undefined,
+  clock: Clock,
 ): Way {
-  const asked = overTcp(target, connections)
+  const asked = overTcp(target, connections, postCopy !== undefined)
   let libvirt: Libvirt | undefined
   const abort = () => void libvirt?.call(procedures.abortJob, { domain }).catch(() => {})
   return {
@@ -40,7 +45,9 @@ export function directly(
     },
     carry: async ({ performed, following, begun }) => {
       following.onBegun(begun)
-      await Promise.all([performed, following.gatePassed])
+      const through = Promise.all([performed, following.gatePassed])
+      if (postCopy === undefined || libvirt === undefined) return void (await through)
+      await goEarly({ libvirt, domain, following, postCopy, clock, performed, through })
     },
     breakOff: abort,
     stop: () => {},
@@ -49,20 +56,22 @@ export function directly(
   }
 }
 
-/** What both of libvirt's ends must be told alike. */
-function overTcp(uri: string, connections: number): Ordered {
+/** What both of libvirt's ends must be told alike. Post-copy leaves no guest paused: Finish is what starts it. */
+function overTcp(uri: string, connections: number, isPostCopy: boolean): Ordered {
   const parameters: Parameter[] = [{ field: 'migrate_uri', is: 'string', value: uri }]
-  if (connections === 1) return { parameters, flags: 0 }
+  if (isPostCopy) return { parameters, flags: MigrateFlag.postCopy }
+  if (connections === 1) return { parameters, flags: MigrateFlag.paused }
   parameters.push({ field: 'parallel.connections', is: 'int', value: connections })
-  return { parameters, flags: MigrateFlag.parallel }
+  return { parameters, flags: MigrateFlag.paused | MigrateFlag.parallel }
 }
 
 /** Where the target's QEMU is to listen: on that address alone, where it is no name, and on a port that libvirt chooses. */
-export function listening(address: string, connections: number): Ordered {
+export function listening(address: string, connections: number, isPostCopy: boolean): Ordered {
   const kind = isIP(address)
   const { parameters, flags } = overTcp(
     kind === 6 ? `tcp://[${address}]` : `tcp://${address}`,
     connections,
+    isPostCopy,
   )
   const alone = { field: 'listen_address', is: 'string', value: address } as const
   return { parameters: kind === 0 ? parameters : [...parameters, alone], flags }

@@ -14,6 +14,8 @@ export type Mark = {
   readonly bringsDisks?: boolean
   /** It comes from QEMU to QEMU, and through no stream of Ferry's. */
   readonly comesDirectly?: boolean
+  /** It may be started before all of it is there, and libvirt's Finish, which starts it, is still to be asked for. */
+  readonly isPostCopy?: boolean
 }
 
 export class XmlInvalid extends Error {
@@ -93,15 +95,24 @@ export function markIn(xml: string): Mark | undefined {
     ...(persistentXml === undefined ? {} : { persistentXml }),
     ...(mark.getAttribute('disks') === BROUGHT ? { bringsDisks: true } : {}),
     ...(mark.getAttribute('comes') === DIRECTLY ? { comesDirectly: true } : {}),
+    ...(mark.getAttribute('rest') === AFTERWARDS ? { isPostCopy: true } : {}),
   }
 }
 
 const BROUGHT = 'brought'
 const DIRECTLY = 'directly'
+const AFTERWARDS = 'afterwards'
 
 export function withMark(
   xml: string,
-  { migration, attempt, persistentXml, bringsDisks = false, comesDirectly = false }: Mark,
+  {
+    migration,
+    attempt,
+    persistentXml,
+    bringsDisks = false,
+    comesDirectly = false,
+    isPostCopy = false,
+  }: Mark,
 ): string {
   const root = rootOf(xml)
   const document = documentOf(root)
@@ -112,6 +123,7 @@ export function withMark(
   mark.setAttribute('attempt', String(attempt))
   if (bringsDisks) mark.setAttribute('disks', BROUGHT)
   if (comesDirectly) mark.setAttribute('comes', DIRECTLY)
+  if (isPostCopy) mark.setAttribute('rest', AFTERWARDS)
   if (persistentXml !== undefined) mark.appendChild(document.createTextNode(persistentXml))
   metadata.appendChild(mark)
   return new XMLSerializer().serializeToString(root)

@@ -57,19 +57,24 @@ const SecondDefinition = Type.Object(
   { additionalProperties: false },
 )
 /** Since the third it may come from QEMU to QEMU. */
-const Definition = Type.Object(
+const ThirdDefinition = Type.Object(
   {
     ...SecondDefinition.properties,
     directConnections: Type.Optional(Policy.properties.directConnections),
   },
   { additionalProperties: false },
 )
+/** Since the fourth a part of it may come when it runs already. */
+const Definition = Type.Object(
+  { ...ThirdDefinition.properties, isPostCopy: Type.Optional(Type.Boolean()) },
+  { additionalProperties: false },
+)
 type Definition = Static<typeof Definition>
-const definitionVersions: Versions = { lowest: 1, highest: 3 }
-const shapes = [FirstDefinition, SecondDefinition, Definition] as const
+const definitionVersions: Versions = { lowest: 1, highest: 4 }
+const shapes = [FirstDefinition, SecondDefinition, ThirdDefinition, Definition] as const
 
 const MEBIBYTE = 1024 ** 2
-const FLAGS = MigrateFlag.live | MigrateFlag.paused
+const { live, paused, postCopy } = MigrateFlag
 /** libvirt itself starts QEMU in this time, or gives up. */
 const PREPARE_MS = 60_000
 /** A guest takes it a few milliseconds. */
@@ -98,7 +103,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
   async function begun(
     { domain, xml: found }: Looked,
     libvirt: Libvirt,
-    { definitionVersion = 1, copyDisks = false, directConnections }: Leave = {},
+    { definitionVersion = 1, copyDisks = false, directConnections, isPostCopy = false }: Leave = {},
   ): Promise<Begun> {
     if (!facts.canMigrateByPhases)
       return {
@@ -112,6 +117,13 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       refusal: { type: 'DefinitionVersionUnsupported', offered, supported: definitionVersion },
     })
     if (directConnections !== undefined && definitionVersion < 3) return tooOld(3)
+    if (isPostCopy && definitionVersion < 4) return tooOld(4)
+    if (isPostCopy && (directConnections !== 1 || copyDisks))
+      return {
+        refusal: failed(
+          'post-copy is for an image that goes directly, over one connection, and without disks',
+        ),
+      }
     const describing = persistentXmlOf(domain, libvirt)
     // What libvirt has against that is said below, as a refusal.
     describing.catch(() => {})
@@ -126,7 +138,10 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       libvirt.call(procedures.begin, {
         domain,
         parameters: bringing(targets),
-        flags: FLAGS | (targets.length === 0 ? 0 : MigrateFlag.nonSharedDisk),
+        flags:
+          live |
+          (isPostCopy ? postCopy : paused) |
+          (targets.length === 0 ? 0 : MigrateFlag.nonSharedDisk),
       })
     const written = async (
       { xml, cookie }: { readonly xml: string; readonly cookie: string },
@@ -144,6 +159,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
         ...first,
         ...(definitionVersion === 1 ? {} : { disks }),
         ...(directConnections === undefined ? {} : { directConnections }),
+        ...(isPostCopy ? { isPostCopy } : {}),
       }
       return { needs, definition: JSON.stringify(definition) }
     }
@@ -179,7 +195,8 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
   /**
    * libvirt's Prepare, and at once its Finish: that one waits in libvirtd until all is loaded and then leaves the guest
    * paused, whoever is still there. Without it libvirtd would end the copy with the connection that prepared it. Where disks
-   * come as well it would end them too early: then that connection is kept open until all is there.
+   * come as well it would end them too early, and behind post-copy it would start the guest: then that connection is kept
+   * open until it may be asked for.
    */
   async function land(landing: Landing, definition: Definition) {
     const { vm, migration, attempt } = landing
@@ -187,6 +204,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     if (!fits(images, vm))
       return failed(`the name of the guest is too long for a socket: ${diskSocket(images, vm)}`)
     const { memoryMiB: _, cookie: said, xml, disks, directConnections, ...more } = definition
+    const { isPostCopy = false } = more
     const comesDirectly = directConnections !== undefined
     if (comesDirectly && directAddress === undefined)
       return {
@@ -207,7 +225,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     const marked = withMark(xml, { migration, attempt, bringsDisks, comesDirectly, ...more })
     const way =
       directAddress !== undefined && directConnections !== undefined
-        ? listening(directAddress, directConnections)
+        ? listening(directAddress, directConnections, isPostCopy)
         : listeningAt(path, bringsDisks ? diskPath : undefined)
     const parameters: Parameter[] = [
       ...way.parameters,
@@ -215,7 +233,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
       { field: 'destination_name', is: 'string', value: vm },
       ...bringing(disks.map(({ target }) => target)),
     ]
-    const flags = FLAGS | way.flags | (bringsDisks ? MigrateFlag.nonSharedDisk : 0)
+    const flags = live | way.flags | (bringsDisks ? MigrateFlag.nonSharedDisk : 0)
     const libvirt = await daemon.fresh()
     try {
       const { cookie, uri } = await libvirt.call(
@@ -223,7 +241,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
         { parameters, cookie: said, flags },
         PREPARE_MS,
       )
-      if (bringsDisks) {
+      if (bringsDisks || isPostCopy) {
         const descriptor = libvirt.descriptor()
         if (descriptor === undefined) throw new Error('the connection cannot be kept open')
         await (await makeHolder(descriptor)).stay(folder)
@@ -249,6 +267,7 @@ export function libvirtDriver(settings: LibvirtSettings): Driver {
     definitions: definitionVersions,
     copiesDisks: true,
     sendsDirectly: true,
+    copiesAfterwards: true,
 
     start: async (vm) => {
       const here = await look(vm)
@@ -334,7 +353,7 @@ const listeningAt = (path: string, diskPath: string | undefined): Ordered => ({
       ? []
       : [{ field: 'disks_uri', is: 'string', value: `unix://${diskPath}` } as const]),
   ],
-  flags: 0,
+  flags: paused,
 })
 
 const started = ({ xml }: Looked): Begun => ({ needs: needsIn(xml), definition: xml })

@@ -9,10 +9,12 @@ import type { Held } from './holder.ts'
 import { dropImages, keepImages, noteLeft, noteSent } from './image-files.ts'
 import { byOtherHand, disown, isOurs, whatElse } from './other-hand.ts'
 import { perform } from './perform.ts'
+import { startPostCopy } from './post-copy.ts'
 import { procedures } from './procedures.ts'
-import type { Domain } from './procedures.ts'
+import type { Domain, Parameter } from './procedures.ts'
 import { receive } from './receive.ts'
-import { Affects, Code, MetadataIs, MigrateFlag, Undefine } from './words.ts'
+import { startReceived } from './start-received.ts'
+import { Affects, Code, JobNumbers, JobType, MetadataIs, MigrateFlag, Undefine } from './words.ts'
 
 export type LibvirtFolders = {
   /** Of each guest that is sent from here: its socket, and who keeps its connection. */
@@ -26,6 +28,7 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
   const { clock, look } = daemon
   /** The copy that has been received here last. */
   let landed: Domain | undefined
+  let landedToFetch = false
   let atHand: Held | undefined
   const sender = async (): Promise<Held> => {
     const ready = atHand
@@ -78,6 +81,8 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
   const resume: Moves['resume'] = async (vm) => {
     const here = await look(vm)
     if (here === undefined) return undefined
+    // Post-copy: what runs is at the target, and what is here is no whole guest any more.
+    if (here.state === 'sent' && here.rest !== undefined) return undefined
     const { domain } = here
     const folder = folderOf(guests, vm)
     // Without the connection that sent it libvirt drops the job: then it is a paused guest like any other.
@@ -125,6 +130,33 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       return perform(here, order, daemon, { folder, images, sender, sendHome: () => resume(vm) })
     },
 
+    goOn: async (vm, signal) => {
+      for (;;) {
+        signal.throwIfAborted()
+        const here = await look(vm)
+        if (here === undefined) return { rounds: 0, directBytes: 0 }
+        const libvirt = await daemon.libvirt()
+        const ask = (flags: number) =>
+          unlessGone(() => libvirt.call(procedures.jobNumbers, { domain: here.domain, flags }))
+        const [now, over] = [
+          await ask(0),
+          await ask(JobNumbers.completed | JobNumbers.keepCompleted),
+        ]
+        const sent = bytesIn(now)
+        // What is over may be what an attempt before this one did.
+        const isThrough = over?.type === JobType.completed && bytesIn(over) === sent
+        if (here.rest !== undefined || (here.state === 'sent' && isThrough))
+          return { rounds: 0, directBytes: sent ?? 0 }
+        if (here.state !== 'sent' || now === undefined || now.type === JobType.none)
+          throw new CopyFailed({
+            type: 'HypervisorFailed',
+            message: 'libvirt broke it off before the guest had gone over',
+          })
+        await startPostCopy(libvirt, here.domain)
+        await clock.sleep(GO_ON_MS, signal)
+      }
+    },
+
     receive: async (vm, order) => {
       const here = await look(vm)
       if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
@@ -132,15 +164,19 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       const isThere = here.state === 'loaded' && here.mark?.comesDirectly === true
       if (here.state !== 'receiving' && !isThere) throw new CopyFailed({ type: 'AgentRestarted' })
       landed = here.domain
+      landedToFetch = here.mark?.isPostCopy === true
       return receive(here, order, daemon, { folder: folderOf(guests, vm), images })
     },
 
-    activate: async (vm) => {
+    activate: async (vm, fetching = () => {}) => {
+      const here = landed?.name === vm && !landedToFetch ? undefined : await look(vm)
+      const early =
+        here?.mark?.isPostCopy === true ? await startReceived(here, daemon, fetching) : undefined
       // How libvirt calls it does not change; one that has ended since, it does not start.
       const domain = landed?.name === vm ? landed : await daemon.find(vm)
       if (domain === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
       const libvirt = await daemon.libvirt()
-      const resuming = libvirt.call(procedures.resume, { domain })
+      const resuming = early === undefined ? libvirt.call(procedures.resume, { domain }) : undefined
       // Its mark is the same before and behind that.
       const looking = look(vm)
       looking.catch(() => {})
@@ -153,7 +189,7 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
         if (state === undefined) throw new NeverStarted({ type: 'GuestGone', vm }, { cause: error })
         if (state !== 'running') throw error
       }
-      const runningAt = clock.now()
+      const running = early ?? { runningAt: clock.now() }
       const mark = (await looking)?.mark
       if (mark?.persistentXml !== undefined)
         await libvirt.call(procedures.define, { xml: mark.persistentXml, flags: 0 })
@@ -166,8 +202,10 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
           uri: MARK_NAMESPACE,
           flags: Affects.live,
         })
-      await keepImages(folderOf(guests, vm))
-      return { runningAt }
+      const folder = folderOf(guests, vm)
+      if (early !== undefined) await letGo(folder)
+      await keepImages(folder)
+      return running
     },
 
     release: async (vm) => {
@@ -189,7 +227,8 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
     clear: async (vm) => {
       const here = await look(vm)
       // D6: a copy without its mark has run, or may have.
-      if (here !== undefined && (here.mark === undefined || here.state === 'running')) return
+      const mayHaveRun = here?.state !== 'receiving' && here?.state !== 'loaded'
+      if (here !== undefined && (here.mark === undefined || mayHaveRun)) return
       if (here !== undefined) await daemon.end(here.domain)
       await letGo(folderOf(guests, vm))
       await dropImages(folderOf(guests, vm))
@@ -197,6 +236,15 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
 
     close: daemon.close,
   }
+}
+
+const GO_ON_MS = 200
+
+const bytesIn = (
+  job: { readonly numbers: readonly Parameter[] } | undefined,
+): number | undefined => {
+  const found = job?.numbers.find(({ field }) => field === 'data_processed')?.value
+  return found === undefined ? undefined : Number(found)
 }
 
 const GONE_MS = 20_000

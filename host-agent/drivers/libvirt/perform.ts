@@ -2,7 +2,7 @@ import { mkdir } from 'node:fs/promises'
 import type { Policy } from '@ferry/schemas/policy'
 import { within } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
-import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
+import type { PerformOrder, PostCopy, SentByHypervisor } from '../../driver.ts'
 import type { Image } from '../../transfer/image.ts'
 import { byStream } from './by-stream.ts'
 import type { Daemon, Looked } from './daemon.ts'
@@ -34,6 +34,7 @@ export async function perform(
   const { clock } = daemon
   const { domain } = here
   const { dial, signal } = order
+  const offering = order.postCopy && remembering(order.postCopy)
   const policy = dial.policy()
   const { directConnections: connections } = policy
   const reached = connections === undefined ? undefined : readReached(order.cookie ?? '')
@@ -49,9 +50,10 @@ export async function perform(
     daemon.fresh(),
     reached === undefined
       ? byStream(domain, brought, { folder, images }, clock)
-      : directly(domain, brought, reached.uri, connections ?? 1),
+      : directly(domain, brought, reached.uri, connections ?? 1, offering?.postCopy, clock),
   ])
   const stop = () => {
+    if (offering?.isMade() === true) return
     // Its own answer says how that went; what then becomes of the guest, `resume` settles.
     eyes.call(procedures.abortJob, { domain }).catch(() => {})
     way.stop()
@@ -112,7 +114,11 @@ export async function perform(
       })
     }
     const [left] = await Promise.allSettled([way.carry({ send, performed, following, begun })])
-    if (left.status === 'rejected') way.breakOff()
+    if (left.status === 'rejected') {
+      // Whether the target may have it nobody knows yet: it stays paused, and libvirt goes on.
+      if (offering?.isMade() === true && !(left.reason instanceof CopyFailed)) throw left.reason
+      way.breakOff()
+    }
     const answer =
       left.status === 'fulfilled'
         ? performed
@@ -138,7 +144,7 @@ export async function perform(
       ...(way.isDirect ? { directBytes: bytesIn(said) } : {}),
     }
   } catch (error) {
-    await letGo(folder)
+    if (offering?.isMade() !== true || error instanceof CopyFailed) await letGo(folder)
     holder?.close()
     libvirt.close()
     // For the next attempt; where it cannot be done, that one will say the same.
@@ -147,7 +153,12 @@ export async function perform(
     // libvirt lets it run on when its migration fails, also one that somebody has paused meanwhile.
     if (watched?.isPausedByHand() === true) await eyes.call(procedures.suspend, { domain })
     // D5: QEMU is through, but nobody was told, and nobody will be. A verdict is for those who read which one it is (I4).
-    else if (isWhole && error instanceof CopyFailed && error.failure.type !== 'VerdictGiven')
+    else if (
+      isWhole &&
+      offering?.isMade() !== true &&
+      error instanceof CopyFailed &&
+      error.failure.type !== 'VerdictGiven'
+    )
       await sendHome().catch(() => {})
     if (way.isDirect) await behindWhoKnows(error, clock, signal)
     throw error
@@ -158,6 +169,16 @@ export async function perform(
     eyes.close()
     way.close()
   }
+}
+
+/** An offer that has been made cannot be taken back by whoever made it. */
+function remembering(postCopy: PostCopy) {
+  let isMade = false
+  const offer: PostCopy['offer'] = (sent) => {
+    isMade = true
+    return postCopy.offer(sent)
+  }
+  return { postCopy: { ...postCopy, offer }, isMade: () => isMade }
 }
 
 type PerformEdges = {
@@ -190,11 +211,10 @@ function ordered(policy: Policy, { asked, paces }: Way) {
     ...asked.parameters,
     { field: 'bandwidth', is: 'ullong', value: bandwidth },
   ]
+  if ((asked.flags & MigrateFlag.postCopy) !== 0)
+    parameters.push({ field: 'bandwidth.postcopy', is: 'ullong', value: bandwidth })
   const flags =
-    MigrateFlag.live |
-    MigrateFlag.paused |
-    (policy.autoConverge ? MigrateFlag.autoConverge : 0) |
-    asked.flags
+    MigrateFlag.live | (policy.autoConverge ? MigrateFlag.autoConverge : 0) | asked.flags
   return { parameters, flags }
 }
 

@@ -228,6 +228,7 @@ export const procedures = {
     }),
     gives: struct({ xml: words }),
   },
+  startPostCopy: { number: 364, takes: flagged, gives: nothing },
   define: { number: 350, takes: struct({ xml: words, flags: uint }), gives: about },
 } as const
 

@@ -24,6 +24,7 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
   let rounds = 0
   let isOver = false
   let isPausedByHand = false
+  let isPausedByUs = false
   let refusal: Error | undefined
   let paused = () => {}
   let pass = () => {}
@@ -49,7 +50,7 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     if (progress !== undefined && !isOver) listener(progress)
   }
   const isPaused = () => {
-    if (pausedAt !== 0) return
+    if (pausedAt !== 0 || isPausedByUs) return
     pausedAt = clock.now()
     order.paused(pausedAt)
     paused()
@@ -59,6 +60,7 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
     }, refuse)
   }
   const isByHand = () => {
+    if (isPausedByUs) return
     isPausedByHand = true
     refuse(byOtherHand('somebody else has paused it'))
   }
@@ -83,12 +85,12 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
       // The last round is soon over, and with the guest paused libvirt has better things to do than to answer questions.
       forgetRound()
       forgetRound = clock.after(event.iteration === 1 ? 0 : ROUND_MS, () => {
-        if (pausedAt === 0) tell(order.round).catch(() => {})
+        if (pausedAt === 0 && !isPausedByUs) tell(order.round).catch(() => {})
       })
     }),
   ])
   const look = async () => {
-    if (pausedAt === 0) await tell(order.progress)
+    if (pausedAt === 0 && !isPausedByUs) await tell(order.progress)
     // An event may be lost, and QEMU would wait for ever.
     const { state } = await libvirt.call(procedures.state, { domain, flags: 0 })
     if (state === DomainState.paused) isPaused()
@@ -131,6 +133,17 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
       if (pausedAt !== 0) listener()
     },
     times: () => ({ pausedAt, gatePassedAt, rounds }),
+    /** From now on a pause is ours. @returns that QEMU was not faster. */
+    pauses: (): boolean => {
+      isPausedByUs = pausedAt === 0
+      return isPausedByUs
+    },
+    /** It was paused by us then, and has been let go now. */
+    letGo: (at: number) => {
+      pausedAt = at
+      gatePassedAt = clock.now()
+      pass()
+    },
     /** A libvirtd that has stopped answering is noticed here: the call that moves the guest has no limit of its own. */
     begin: (lost: () => void) =>
       void sample().catch((error: unknown) => {

@@ -5,6 +5,7 @@ export const MigrateFlag = {
   paused: 1 << 5,
   nonSharedDisk: 1 << 6,
   autoConverge: 1 << 13,
+  postCopy: 1 << 15,
   parallel: 1 << 17,
 } as const
 
@@ -17,13 +18,22 @@ export const DomainState = {
 } as const
 
 /** Why a domain is paused: `migration` on both hosts, as long as an image is on its way; `user`, who asked for it. */
-export const PausedFor = { user: 1, migration: 2, startingUp: 11 } as const
+export const PausedFor = {
+  user: 1,
+  migration: 2,
+  startingUp: 11,
+  postCopy: 12,
+  postCopyFailed: 13,
+} as const
+export const RunningFor = { postCopy: 10, postCopyFailed: 11 } as const
 
-export const Change = { suspended: 3, stopped: 5 } as const
+export const Change = { suspended: 3, resumed: 4, stopped: 5 } as const
 /** Why a domain has stopped. */
 export const StoppedBy = { user: 1, migration: 3 } as const
 
-export const JobType = { none: 0 } as const
+export const JobType = { none: 0, completed: 3 } as const
+/** Of a job that is over, and may be asked for again. */
+export const JobNumbers = { completed: 1, keepCompleted: 2 } as const
 /** What a job is about, by its number `operation`. */
 export const Operation = { migrationOut: 5 } as const
 

@@ -1,0 +1,67 @@
+import type { Fetching, Running } from '../../driver.ts'
+import type { Daemon, Looked } from './daemon.ts'
+import { procedures } from './procedures.ts'
+import { Change, MigrateFlag } from './words.ts'
+
+/**
+ * Post-copy, from the target's side: libvirt's Finish starts the guest as soon as its devices are there, and ends when its
+ * memory is. It goes on in libvirtd whoever waits for it, so a process that comes later finds the guest running, and waits.
+ */
+export async function startReceived(
+  copy: Looked,
+  daemon: Daemon,
+  fetching: (news: Fetching) => void,
+): Promise<Running> {
+  const { clock } = daemon
+  const { domain } = copy
+  if (copy.state === 'running') return awaitRest(copy, daemon, fetching)
+  if (copy.state !== 'receiving') throw new Error(`${domain.name} has run, and is ${copy.state}`)
+  const libvirt = await daemon.fresh()
+  try {
+    let runningAt: number | undefined
+    await libvirt.on('lifecycle', (event) => {
+      if (event.change !== Change.resumed || !event.domain.uuid.equals(domain.uuid)) return
+      if (runningAt !== undefined) return
+      runningAt = clock.now()
+      if (event.detail === RESUMED_BY_POST_COPY) fetching({ runningAt, isBroken: false })
+    })
+    const asked = {
+      parameters: [{ field: 'destination_name', is: 'string', value: domain.name } as const],
+      cookie: '',
+      flags: MigrateFlag.live | MigrateFlag.postCopy,
+      isCancelled: 0,
+    }
+    // It takes as long as what is missing; that it does not come any more libvirt says.
+    await libvirt.call(procedures.finish, asked, 'unlimited')
+    return runningAt === undefined ? {} : { runningAt }
+  } catch (error) {
+    const now = await daemon.look(domain.name)
+    if (now?.rest === 'broken') fetching({ isBroken: true })
+    throw error
+  } finally {
+    libvirt.close()
+  }
+}
+
+/** Started by a process before this one. */
+async function awaitRest(
+  { domain }: Looked,
+  daemon: Daemon,
+  fetching: (news: Fetching) => void,
+): Promise<Running> {
+  let isTold = false
+  for (;;) {
+    const now = await daemon.look(domain.name)
+    if (now === undefined) throw new Error(`${domain.name} has run, and is gone`)
+    if (now.state === 'running' && now.rest === undefined) return {}
+    if (!isTold) fetching({ isBroken: now.rest === 'broken' })
+    isTold = true
+    if (now.rest === 'broken')
+      throw new Error(`what ${domain.name} lacks does not come any more: its post-copy is broken`)
+    await daemon.clock.sleep(LOOK_AGAIN_MS)
+  }
+}
+
+/** How libvirt says that it runs, and lacks a part of its memory. */
+const RESUMED_BY_POST_COPY = 3
+const LOOK_AGAIN_MS = 500
