@@ -50,10 +50,9 @@ export type Driver = {
   /**
    * Resolves when it runs and all of it is there.
    *
-   * @param fetching is told that it runs, and lacks what is still coming; only drivers that copy afterwards tell.
    * @throws {NeverStarted} only when this very call knows that it sent no start (rule 6).
    */
-  readonly activate: (vm: string, fetching?: (news: Fetching) => void) => Promise<Running>
+  readonly activate: (vm: string, rest?: RestOrder) => Promise<Running>
   /** Ends the source's copy. */
   readonly release: (vm: string) => Promise<void>
   /**
@@ -173,6 +172,14 @@ export type WentOn = Pick<SentByHypervisor, 'rounds'> & { readonly directBytes: 
 
 /** `isBroken`: what it lacks does not come any more. */
 export type Fetching = { readonly runningAt?: number; readonly isBroken: boolean }
+
+/** Only drivers that copy afterwards wait for a rest. */
+export type RestOrder = {
+  /** Is told that it runs, and lacks what is still coming. */
+  readonly fetching: (news: Fetching) => void
+  /** Nobody waits for it any more; what was started goes on. */
+  readonly signal: AbortSignal
+}
 
 /** When its vCPUs ran first; absent where another process started it. */
 export type Running = { readonly runningAt?: number }

@@ -6,7 +6,7 @@ import type { FactName } from '@ferry/events/phases'
 import { verdictOn } from '@ferry/events/verdict'
 import type { Failure } from '@ferry/schemas/refusal'
 import { CopyFailed, NeverStarted } from './driver.ts'
-import type { Fetching, ReceiveOrder } from './driver.ts'
+import type { ReceiveOrder, RestOrder } from './driver.ts'
 import { attemptOf, cleared, contestedOn, endFenced, said } from './hands.ts'
 import type { MovingHands } from './hands.ts'
 import { directReceipt, offerReceipt } from './transfer/direct.ts'
@@ -61,7 +61,7 @@ export async function finish(
   const withdrawn = isOffer === true ? await withdrawnBy(command, hands, signal) : undefined
   if (withdrawn !== undefined) return neverRan(command, hands, withdrawn)
   try {
-    const running = await driver.activate(vm, tellFetching(command, hands))
+    const running = await driver.activate(vm, restOrder(command, hands, signal))
     await voice.caughtUp()
     return {
       ...voice.about(command, 'TargetRunning'),
@@ -89,14 +89,19 @@ async function neverRan(
   }
 }
 
-const tellFetching =
-  (command: EventOf<'Finish'>, { voice, clock }: MovingHands) =>
-  (news: Fetching): void =>
+const restOrder = (
+  command: EventOf<'Finish'>,
+  { voice, clock }: MovingHands,
+  signal: AbortSignal,
+): RestOrder => ({
+  signal,
+  fetching: (news) =>
     voice.mention({
       ...voice.about(command, 'TargetFetching', Math.floor(clock.now())),
       type: 'TargetFetching',
       data: { admission: command.data.admission, ...news },
-    })
+    }),
+})
 
 const LATE_MS = 1000
 
@@ -304,7 +309,7 @@ async function takeOver(
   const withdrawn =
     paused?.data.offer === undefined ? undefined : await withdrawnBy(command, hands, signal)
   if (withdrawn !== undefined) return neverRan(command, hands, withdrawn)
-  const running = await driver.activate(command.vm, tellFetching(command, hands))
+  const running = await driver.activate(command.vm, restOrder(command, hands, signal))
   await voice.caughtUp()
   return {
     ...voice.about(command, 'TargetRunning'),

@@ -1,6 +1,7 @@
 import { PassThrough } from 'node:stream'
 import type { Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
+import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '@ferry/host-agent/driver'
 import type { Driver, LoadedByHypervisor, PerformOrder } from '@ferry/host-agent/driver'
 import { FRAME_HEADER_BYTES } from '@ferry/host-agent/transfer/frames'
@@ -11,6 +12,36 @@ export type Cable = {
   readonly listen: (name: string) => Readable
   /** @throws {CopyFailed} when nobody listens. */
   readonly connect: (name: string) => Writable
+  readonly answers: Answers
+}
+
+/** The way back: whether the target has loaded it. A source has not completed before it knows. */
+export type Answers = {
+  readonly give: (name: string, isLoaded: boolean) => void
+  readonly to: (name: string) => Promise<boolean>
+}
+
+export function makeAnswers(): Answers {
+  const asked = new Map<string, PromiseWithResolve>()
+  const of = (name: string) => {
+    const known = asked.get(name) ?? withResolve()
+    asked.set(name, known)
+    return known
+  }
+  return { give: (name, isLoaded) => of(name).resolve(isLoaded), to: (name) => of(name).promise }
+}
+
+type PromiseWithResolve = {
+  readonly promise: Promise<boolean>
+  readonly resolve: (isLoaded: boolean) => void
+}
+
+function withResolve(): PromiseWithResolve {
+  let resolve: PromiseWithResolve['resolve'] = () => {}
+  const promise = new Promise<boolean>((settle) => {
+    resolve = settle
+  })
+  return { promise, resolve }
 }
 
 /** One that never breaks. */
@@ -23,6 +54,7 @@ export function wholeCable(): Cable {
       return end
     },
     connect: (name) => ends.get(name) ?? nobodyListens(),
+    answers: makeAnswers(),
   }
 }
 
@@ -32,8 +64,16 @@ export const nobodyListens = (): never => {
 
 /** What goes on at a host whether or not it has an agent, by guest. */
 export type GoesOn = {
-  readonly loading: Map<string, Promise<LoadedByHypervisor>>
+  readonly loading: Map<string, Loading>
   readonly sending: Map<string, Sending>
+}
+
+type Loading = {
+  readonly all: Promise<LoadedByHypervisor>
+  /** The target may commit before that. */
+  readonly isPostCopy: boolean
+  /** Ends with its hypervisor. */
+  readonly incoming: Readable
 }
 
 type Sending = { readonly stop: () => void; readonly over: Promise<unknown> }
@@ -42,7 +82,8 @@ export const nothingGoesOn = (): GoesOn => ({ loading: new Map(), sending: new M
 
 /**
  * A simulated driver whose hypervisors do what libvirt's do with an image that goes directly: nobody holds them back
- * before they have "completed", and they go on without an agent.
+ * before they have "completed", and they go on without an agent. Post-copy they do not need: a guest that stands still
+ * makes no memory dirty, so they get to their end behind the offer; or break off, and then it runs on.
  *
  * @param hypervisor the same guests, by a clock that outlives the agent.
  */
@@ -51,6 +92,7 @@ export function directly(
   hypervisor: Driver,
   cable: Cable,
   { loading, sending }: GoesOn,
+  clock: Clock,
 ): Driver {
   const isLoaded = async (vm: string) =>
     (await driver.inspect()).some((guest) => guest.vm === vm && guest.state === 'loaded')
@@ -65,41 +107,62 @@ export function directly(
     }
     let directBytes = 0
     let gate: Promise<void> | undefined
+    let isOffered = false
     const sent = hypervisor.perform(vm, {
       ...order,
       signal: stopping.signal,
       gate: async () => {},
       paused: (at) => {
-        order.paused(at)
-        gate = order.gate()
-        gate.catch(stop)
+        isOffered = order.postCopy !== undefined
+        if (!isOffered) order.paused(at)
+        gate = order.postCopy?.offer({ pausedAt: at, bytes: directBytes }) ?? order.gate()
+        gate.catch((error: unknown) => {
+          if (!isOffered || error instanceof CopyFailed) stop()
+        })
       },
       send: async (image) => {
         directBytes = await allOf(image, outgoing)
+        const isLoaded = await cable.answers.to(order.cookie ?? '')
+        if (!isLoaded)
+          throw new CopyFailed({ type: 'StreamBroken', sentBytes: directBytes, code: 'EPIPE' })
       },
     })
-    order.signal.addEventListener('abort', stop, { once: true })
+    const lettingGo = new Promise<never>((_, reject) => {
+      const abort = () => {
+        if (!isOffered) stop()
+        else reject(order.signal.reason)
+      }
+      order.signal.addEventListener('abort', abort, { once: true })
+    })
+    lettingGo.catch(() => {})
     const over = sent.finally(() => sending.delete(vm))
     over.catch(() => outgoing.destroy())
     sending.set(vm, { stop, over })
-    return { over, gate: () => gate, directBytes: () => directBytes }
+    return {
+      over: Promise.race([over, lettingGo]),
+      gate: () => gate,
+      directBytes: () => directBytes,
+    }
   }
 
   return {
     ...driver,
     sendsDirectly: true,
+    copiesAfterwards: true,
 
     begin: async (vm, leave) => {
       const begun = await driver.begin(vm, leave)
       if ('refusal' in begun || leave?.directConnections === undefined) return begun
-      return { ...begun, definition: DIRECT + begun.definition }
+      const kind = leave.isPostCopy === true ? POST_COPY : DIRECT
+      return { ...begun, definition: kind + begun.definition }
     },
 
     prepare: async (landing) => {
       const { vm, definition, migration, attempt } = landing
-      loading.delete(vm)
-      if (!definition.startsWith(DIRECT)) return driver.prepare(landing)
-      const inner = { ...landing, definition: definition.slice(DIRECT.length) }
+      forgetLoading(loading, vm)
+      const kind = [DIRECT, POST_COPY].find((each) => definition.startsWith(each))
+      if (kind === undefined) return driver.prepare(landing)
+      const inner = { ...landing, definition: definition.slice(kind.length) }
       const refusal = await driver.prepare(inner)
       if (refusal !== undefined) return refusal
       const cookie = `${migration}.${attempt}`
@@ -110,14 +173,23 @@ export function directly(
         })
       const { signal } = new AbortController()
       const all = hypervisor.receive(vm, { fill, told: nobodyListens, signal })
-      all.catch(() => {})
-      loading.set(vm, all)
+      all.then(
+        () => cable.answers.give(cookie, true),
+        () => cable.answers.give(cookie, false),
+      )
+      loading.set(vm, { all, isPostCopy: kind === POST_COPY, incoming })
       return { cookie }
     },
 
     receive: async (vm, order) => {
-      const all = loading.get(vm)
-      if (all === undefined) return driver.receive(vm, order)
+      const its = loading.get(vm)
+      if (its === undefined) return driver.receive(vm, order)
+      const { all, isPostCopy } = its
+      if (isPostCopy) {
+        const told = order.told()
+        await Promise.race([told, all.then(() => told)])
+        return { loadedAt: clock.now() }
+      }
       const [loaded] = await Promise.all([all, order.told()])
       if (!(await isLoaded(vm))) throw new CopyFailed({ type: 'GuestGone', vm })
       return loaded
@@ -135,8 +207,32 @@ export function directly(
       const error: unknown = [passed, sent].find((each) => each.status === 'rejected')?.reason
       const isDecided = error instanceof CopyFailed && error.failure.type === 'VerdictGiven'
       // D5: nobody has been told, and nobody will be.
-      if (sent.status === 'fulfilled' && !isDecided) await driver.resume(vm)
+      if (sent.status === 'fulfilled' && error instanceof CopyFailed && !isDecided)
+        await driver.resume(vm)
       throw error
+    },
+
+    goOn: async (vm, signal) => {
+      const over = sending.get(vm)?.over.catch(() => {})
+      const aborted = new Promise<never>((_, reject) =>
+        signal.addEventListener('abort', () => reject(signal.reason), { once: true }),
+      )
+      await Promise.race([over, aborted])
+      const state = (await driver.inspect()).find((guest) => guest.vm === vm)?.state
+      if (state === 'running')
+        throw new CopyFailed({ type: 'HypervisorFailed', message: 'it was broken off' })
+      return { rounds: 1, directBytes: 0 }
+    },
+
+    activate: async (vm, rest) => {
+      await arrivedBehindOffer({ loading, sending }, vm, rest?.signal)
+      return driver.activate(vm, rest)
+    },
+
+    clear: async (vm) => {
+      await driver.clear(vm)
+      const isThere = (await driver.inspect()).some((guest) => guest.vm === vm)
+      if (!isThere) forgetLoading(loading, vm)
     },
 
     resume: async (vm) => {
@@ -146,6 +242,28 @@ export function directly(
       return driver.resume(vm)
     },
   }
+}
+
+export function forgetLoading(loading: GoesOn['loading'], vm: string): void {
+  loading.get(vm)?.incoming.destroy(new Error('its hypervisor has ended'))
+  loading.delete(vm)
+}
+
+/** One that was committed to before all of it was there is not started before that. */
+export async function arrivedBehindOffer(
+  { loading }: GoesOn,
+  vm: string,
+  signal?: AbortSignal,
+): Promise<void> {
+  const its = loading.get(vm)
+  if (its?.isPostCopy !== true) return
+  const all = its.all.catch((cause: unknown) => {
+    throw new Error('the rest of it never came', { cause })
+  })
+  const aborted = new Promise<never>((_, reject) =>
+    signal?.addEventListener('abort', () => reject(signal.reason), { once: true }),
+  )
+  await Promise.race([all, aborted])
 }
 
 async function allOf(image: Image, outgoing: Writable): Promise<number> {
@@ -166,3 +284,4 @@ async function allOf(image: Image, outgoing: Writable): Promise<number> {
 }
 
 const DIRECT = 'direct '
+const POST_COPY = 'post-copy '

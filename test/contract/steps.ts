@@ -428,7 +428,7 @@ const interposed = (driver: Driver, around: Around): Driver => ({
   prepare: (landing) => around('prepare', (it) => it.prepare(landing)),
   perform: (vm, order) => around('perform', (it) => it.perform(vm, order)),
   receive: (vm, order) => around('receive', (it) => it.receive(vm, order)),
-  activate: (vm, fetching) => around('activate', (it) => it.activate(vm, fetching)),
+  activate: (vm, rest) => around('activate', (it) => it.activate(vm, rest)),
   release: (vm) => around('release', (it) => it.release(vm)),
   resume: (vm) => around('resume', (it) => it.resume(vm)),
   clear: (vm) => around('clear', (it) => it.clear(vm)),

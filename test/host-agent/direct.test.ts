@@ -26,7 +26,7 @@ function joined(): Required<Pick<FleetOptions, 'drivers'>> {
     drivers: (driver: Driver, host) => {
       const its = hosts.get(host) ?? nothingGoesOn()
       hosts.set(host, its)
-      return directly(driver, driver, cable, its)
+      return directly(driver, driver, cable, its, systemClock)
     },
   }
 }

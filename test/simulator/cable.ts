@@ -1,6 +1,6 @@
 import { PassThrough, pipeline } from 'node:stream'
 import { nobodyListens } from '../direct.ts'
-import type { Cable } from '../direct.ts'
+import type { Answers, Cable } from '../direct.ts'
 import type { Life } from './life.ts'
 import { live } from './life.ts'
 import { pipe } from './wire.ts'
@@ -12,14 +12,23 @@ export const machineLife = ({ time }: Ether, host: string): Life =>
 
 type Socket = { readonly life: Life; readonly incoming: PassThrough }
 
+/** Where nothing passes any more Linux gives a connection up after some 15 minutes (`tcp_retries2`); no image takes so long. */
+const GIVEN_UP_MS = 924_000
+
 /**
  * What hypervisors move images over by themselves, seen from one machine: the same network as that of the agents, with its
  * partitions and broken streams. No bit of them is flipped, for nobody would find out.
  *
- * @param listening shared by all machines.
+ * @param listening and answers are shared by all machines.
  */
-export function cableOf(ether: Ether, life: Life, listening: Map<string, Socket>): Cable {
+export function cableOf(
+  ether: Ether,
+  life: Life,
+  listening: Map<string, Socket>,
+  answers: Answers,
+): Cable {
   return {
+    answers,
     listen: (name) => {
       const incoming = new PassThrough()
       listening.set(name, { life, incoming })
@@ -35,6 +44,11 @@ export function cableOf(ether: Ether, life: Life, listening: Map<string, Socket>
       if (!isReached) return nobodyListens()
       const [near, far] = pipe(ether, life, there.life, { isFramed: false })
       pipeline(far, there.incoming, () => {})
+      ether.time.after(GIVEN_UP_MS, () => {
+        near.destroy()
+        there.incoming.destroy(new Error('given up'))
+        answers.give(name, false)
+      })
       return near
     },
   }

@@ -67,6 +67,8 @@ export type Faults = {
   readonly limit: number
   /** That its image goes from hypervisor to hypervisor, and through no agent. */
   readonly direct: number
+  /** Of those that go directly, how many may be committed to before all of them is there. */
+  readonly postCopy: number
 }
 
 export const noFaults: Faults = {
@@ -105,6 +107,7 @@ export const noFaults: Faults = {
   driverLies: 0,
   limit: 0,
   direct: 0,
+  postCopy: 0,
 }
 
 /** The most of each. New ones stand last: what a seed drew before stays as it was. */
@@ -144,6 +147,7 @@ const worst: Faults = {
   driverLies: 0.03,
   limit: 0.3,
   direct: 0.5,
+  postCopy: 0.5,
 }
 
 /** Each run leaves some faults out and takes more or less of the others: all at once would hide what few can do. */

@@ -5,7 +5,7 @@ import type { SimulatedHost } from '@ferry/host-agent/drivers/simulated/driver'
 import { setState } from '@ferry/host-agent/drivers/simulated/guest'
 import type { SimulatedGuest } from '@ferry/host-agent/drivers/simulated/guest'
 import type { HostKey } from '@ferry/host-agent/keys'
-import { directly } from '../direct.ts'
+import { arrivedBehindOffer, directly, forgetLoading } from '../direct.ts'
 import type { Cable, GoesOn } from '../direct.ts'
 import type { Chance } from './chance.ts'
 import type { Faults } from './faults.ts'
@@ -51,7 +51,13 @@ export function driverOn(
 ): Driver {
   const { host, world, fed, hypervisors, cable, goesOn } = machine
   const { life, chance, faults, hurt, effect } = edges
-  const driver = directly(simulatedDriver(world, life.clock), hypervisors, cable, goesOn)
+  const driver = directly(
+    simulatedDriver(world, life.clock),
+    hypervisors,
+    cable,
+    goesOn,
+    life.clock,
+  )
 
   const called = <T>(act: () => Promise<T>, hangs = 1): Promise<T> =>
     life.during(answered(act, hangs))
@@ -110,8 +116,9 @@ export function driverOn(
           },
         }),
       ),
-    activate: (vm) =>
-      does('activate', vm, () => {
+    activate: async (vm, rest) => {
+      await life.during(arrivedBehindOffer(goesOn, vm, rest?.signal))
+      return does('activate', vm, () => {
         const guest = world.guests.get(vm)
         if (refuses() && guest?.state !== 'running') {
           if (guest !== undefined) neverStarted.add(guest)
@@ -120,7 +127,8 @@ export function driverOn(
         if (isStarted(vm) || !lies()) return driver.activate(vm)
         hurt(vm)
         return Promise.resolve({ runningAt: life.clock.now() })
-      }),
+      })
+    },
     release: (vm) =>
       does('release', vm, async () => {
         if (isStarted(vm) || !lies()) await driver.release(vm)
@@ -145,7 +153,7 @@ const letsRun = new Set<Effect['call']>(['start', 'activate', 'resume'])
 /** A guest's hypervisor is gone, and with it the guest and all that it sent or received. */
 export function endGuest({ world, goesOn }: Machine, vm: string): void {
   world.guests.delete(vm)
-  goesOn.loading.delete(vm)
+  forgetLoading(goesOn.loading, vm)
   goesOn.sending.get(vm)?.stop()
 }
 

@@ -16,7 +16,7 @@ import type { Packing } from '@ferry/events/log/register-snapshots'
 import type { Say } from '@ferry/events/say'
 import { runAgent } from '@ferry/host-agent/agent'
 import { simulatedDriver } from '@ferry/host-agent/drivers/simulated/driver'
-import { nothingGoesOn } from '../direct.ts'
+import { makeAnswers, nothingGoesOn } from '../direct.ts'
 import { cableOf, machineLife } from './cable.ts'
 import { chances as makeChances } from './chance.ts'
 import type { Checker, Witnessed } from './checker.ts'
@@ -258,6 +258,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const hostNames = Array.from({ length: plan.hosts }, (_, nth) => `h${nth + 1}`)
   const pages = chances('guests')
   const listening: Parameters<typeof cableOf>[2] = new Map()
+  const answers = makeAnswers()
   for (const host of hostNames) {
     const definitionOf = async () => ({ memoryMiB: MEMORY_MIB, pagesPerSecond: pages.whole(400) })
     const world = {
@@ -272,7 +273,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       key: simulatedKey(host),
       fed: new Set<string>(),
       hypervisors: simulatedDriver(world, itself.clock),
-      cable: cableOf(ether, itself, listening),
+      cable: cableOf(ether, itself, listening, answers),
       goesOn: nothingGoesOn(),
     }
     machines.set(host, machine)
@@ -283,6 +284,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   const operator = chances('operator')
   const limiting = chances('limits')
   const directing = chances('directly')
+  const early = chances('post-copy')
   let asked = 0
   /** Asks any coordinator, as the request API does; an answer that nobody waits for is not missed. */
   const request = (verb: string, body: object) => {
@@ -332,11 +334,14 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       return
     }
     const id = `m${asked++}`
+    const isDirect = directing.happens(faults().direct)
+    const isPostCopy = isDirect && early.happens(faults().postCopy)
     const policy = {
       timeoutMs: operator.pick([3000, 15_000, 60_000]),
       attempts: 1 + operator.whole(3),
       downtimeMs: operator.pick([0, 50, 300]),
-      ...(directing.happens(faults().direct) ? { directConnections: 1 } : {}),
+      ...(isDirect ? { directConnections: 1 } : {}),
+      ...(isPostCopy ? { postCopyAfterMs: 0 } : {}),
     }
     const target = operator.happens(0.5) ? { target: operator.pick(hostNames) } : {}
     const body = { request: id, vm, policy, by, ...target }

@@ -168,10 +168,10 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       return receive(here, order, daemon, { folder: folderOf(guests, vm), images })
     },
 
-    activate: async (vm, fetching = () => {}) => {
+    activate: async (vm, rest) => {
       const here = landed?.name === vm && !landedToFetch ? undefined : await look(vm)
       const early =
-        here?.mark?.isPostCopy === true ? await startReceived(here, daemon, fetching) : undefined
+        here?.mark?.isPostCopy === true ? await startReceived(here, daemon, rest) : undefined
       // How libvirt calls it does not change; one that has ended since, it does not start.
       const domain = landed?.name === vm ? landed : await daemon.find(vm)
       if (domain === undefined) throw new NeverStarted({ type: 'GuestGone', vm })

@@ -1,4 +1,4 @@
-import type { Fetching, Running } from '../../driver.ts'
+import type { RestOrder, Running } from '../../driver.ts'
 import type { Daemon, Looked } from './daemon.ts'
 import { procedures } from './procedures.ts'
 import { Change, MigrateFlag } from './words.ts'
@@ -10,14 +10,17 @@ import { Change, MigrateFlag } from './words.ts'
 export async function startReceived(
   copy: Looked,
   daemon: Daemon,
-  fetching: (news: Fetching) => void,
+  rest: RestOrder = { fetching: () => {}, signal: new AbortController().signal },
 ): Promise<Running> {
+  const { fetching, signal } = rest
   const { clock } = daemon
   const { domain } = copy
-  if (copy.state === 'running') return awaitRest(copy, daemon, fetching)
+  if (copy.state === 'running') return awaitRest(copy, daemon, rest)
   if (copy.state !== 'receiving') throw new Error(`${domain.name} has run, and is ${copy.state}`)
   const libvirt = await daemon.fresh()
+  signal.addEventListener('abort', libvirt.close, { once: true })
   try {
+    signal.throwIfAborted()
     let runningAt: number | undefined
     await libvirt.on('lifecycle', (event) => {
       if (event.change !== Change.resumed || !event.domain.uuid.equals(domain.uuid)) return
@@ -35,10 +38,12 @@ export async function startReceived(
     await libvirt.call(procedures.finish, asked, 'unlimited')
     return runningAt === undefined ? {} : { runningAt }
   } catch (error) {
+    signal.throwIfAborted()
     const now = await daemon.look(domain.name)
     if (now?.rest === 'broken') fetching({ isBroken: true })
     throw error
   } finally {
+    signal.removeEventListener('abort', libvirt.close)
     libvirt.close()
   }
 }
@@ -47,7 +52,7 @@ export async function startReceived(
 async function awaitRest(
   { domain }: Looked,
   daemon: Daemon,
-  fetching: (news: Fetching) => void,
+  { fetching, signal }: RestOrder,
 ): Promise<Running> {
   let isTold = false
   for (;;) {
@@ -58,7 +63,7 @@ async function awaitRest(
     isTold = true
     if (now.rest === 'broken')
       throw new Error(`what ${domain.name} lacks does not come any more: its post-copy is broken`)
-    await daemon.clock.sleep(LOOK_AGAIN_MS)
+    await daemon.clock.sleep(LOOK_AGAIN_MS, signal)
   }
 }
 

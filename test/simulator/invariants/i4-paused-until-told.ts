@@ -4,13 +4,14 @@ import { Violation } from '../violation.ts'
 import {
   everFirstVerdict,
   lastPerformOn,
+  offered,
   performed,
   recoveries,
   wasFenced,
 } from './what-was-said.ts'
 
 /**
- * I4: once its image is complete, a source resumes only on Cancelled or a recorded fence, or because a recovery says that
+ * I4: once its image is complete, or is offered without that, a source resumes only on Cancelled or a recorded fence, or because a recovery says that
  * the guest belongs there; a target that has not got all of it never starts.
  */
 export const i4: MakeChecker = ({ machines, server, completed }) => {
@@ -21,7 +22,11 @@ export const i4: MakeChecker = ({ machines, server, completed }) => {
     const { migration, attempt, data, askedAt } = perform
     const { target, transfer } = data
     return (
-      !(completed.has(transfer) || performed(server, host, perform)) ||
+      !(
+        completed.has(transfer) ||
+        offered(server, host, perform) ||
+        performed(server, host, perform)
+      ) ||
       everFirstVerdict(server, { target, migration, attempt }).includes('Cancelled') ||
       wasFenced(server, target, perform) ||
       recoveries(server, vm, askedAt).some((guest) => guest.host === host)

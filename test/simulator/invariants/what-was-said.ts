@@ -40,6 +40,20 @@ const said = (
     (event) => event.type === name && event.migration === migration && event.attempt === attempt,
   )
 
+/** The source offers it before all of it is out. */
+export const offered = (
+  server: LogServer,
+  source: string,
+  { vm, migration, attempt }: Asked,
+): boolean =>
+  eventsOn(server, facts(source, vm, 'SourcePaused')).some(
+    (event) =>
+      event.type === 'SourcePaused' &&
+      event.migration === migration &&
+      event.attempt === attempt &&
+      event.data.offer !== undefined,
+  )
+
 /** The source says that all of it is out. */
 export const performed = (server: LogServer, source: string, asked: Asked): boolean =>
   said(server, source, 'Performed', asked)
