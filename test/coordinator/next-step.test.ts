@@ -29,6 +29,7 @@ import {
   sourceReleased,
   sourceResumed,
   targetCleared,
+  targetFetching,
   targetNeverRan,
   targetPrepared,
   targetRunning,
@@ -314,6 +315,18 @@ test('a committed guest of which nothing is heard is in doubt, and the question 
     .is('Finish → rack2')
   const { step } = given(...switching, committed()).later(31_000)
   assert.match(step.decide?.type === 'DoubtRaised' ? step.decide.data.question : '', /rack2/)
+})
+
+test('a target that still fetches is not in doubt before the migration has had its time, and one whose rest is broken at once', () => {
+  const fetching = [...switching, committed(), targetFetching({ isBroken: false })]
+  given(...fetching)
+    .later(31_000)
+    .is('Finish → rack2')
+  const { step } = given(...switching, committed(), targetFetching({ isBroken: true })).next()
+  assert.match(
+    step.decide?.type === 'DoubtRaised' ? step.decide.data.question : '',
+    /does not come any more.*--fenced rack2/,
+  )
 })
 
 test('a target that knows that it never ran fences itself, and the source goes on', () => {

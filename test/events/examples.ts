@@ -274,6 +274,13 @@ export const targetRunning = (given: Given = {}): EventOf<'TargetRunning'> => ({
   data: { admission: RIGHT, committedAt: 1026, runningAt: 1027 },
 })
 
+export const targetFetching = (
+  given: Given & { isBroken: boolean },
+): EventOf<'TargetFetching'> => ({
+  ...envelope('TargetFetching', given, target),
+  data: { admission: RIGHT, runningAt: 1027, isBroken: given.isBroken },
+})
+
 export const targetNeverRan = (given: Given = {}): EventOf<'TargetNeverRan'> => ({
   ...envelope('TargetNeverRan', given, target),
   data: { admission: RIGHT, failure: { type: 'GuestGone', vm: 'web1' } },

@@ -7,7 +7,7 @@ import { facts } from '@ferry/events/subjects'
 import type { Migration } from '@ferry/events/migration'
 import type { Driver } from '@ferry/host-agent/driver'
 import { directly, nothingGoesOn, wholeCable } from '../direct.ts'
-import type { GoesOn } from '../direct.ts'
+import type { Cable, GoesOn } from '../direct.ts'
 import { places, silentTo, withFleet } from '../fleet-in-process.ts'
 import type { FleetInProcess, FleetOptions } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
@@ -19,8 +19,7 @@ const two = ['rack1', 'rack2']
 const direct = { directConnections: 1 }
 
 /** Hosts whose hypervisors reach each other. */
-function joined(): Required<Pick<FleetOptions, 'drivers'>> {
-  const cable = wholeCable()
+function joined(cable: Cable = wholeCable()): Required<Pick<FleetOptions, 'drivers'>> {
   const hosts = new Map<string, GoesOn>()
   return {
     drivers: (driver: Driver, host) => {
@@ -104,6 +103,64 @@ test('what has arrived is not started before its source says that it was all', a
     assert.equal(places(fleet), ['rack2 running'])
   })
 })
+
+const early = { ...direct, postCopyAfterMs: 0 }
+
+test('what may be started before all of it is there is committed to then, and not started before its source is through', async () => {
+  let letGo = () => {}
+  const free = new Promise<void>((resolve) => {
+    letGo = resolve
+  })
+  const hold = async (event: Event): Promise<Event> => {
+    if (event.type === 'Performed') await free
+    return event
+  }
+  await withFleet(two, { ...joined(), logs: says('rack1', hold) }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', policy: early })
+    const { attempt } = await fleet.when('m1', (it) => it.phase === 'activating', 'to be committed')
+    assert.is(receiptOf(attempt)?.digest, attempt.facts.SourcePaused?.data.offer?.digest)
+    await until('the source to be through', () => places(fleet).includes('rack1 sent'))
+    assert.ok(!places(fleet).includes('rack2 running'))
+    letGo()
+    const ended = await fleet.ended('m1')
+    assert.equal([ended.phase, ended.attempt.number], ['completed', 1])
+    assert.equal(places(fleet), ['rack2 running'])
+  })
+})
+
+test('a source whose hypervisor breaks off behind Committed takes its offer back, and its target never runs', async () => {
+  const cable = wholeCable()
+  let isFirst = true
+  const breaking: Cable = {
+    ...cable,
+    answers: { ...cable.answers, to: async (name) => (await cable.answers.to(name)) && !isFirst },
+  }
+  const logs = says('rack2', async (event) => {
+    // What is committed to in the first attempt breaks right behind it.
+    if (event.type === 'TargetNeverRan') isFirst = false
+    return event
+  })
+  await withFleet(two, { ...joined(breaking), logs }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', policy: early })
+    const { phase, attempt } = await fleet.ended('m1')
+    assert.equal([phase, attempt.number], ['completed', 2])
+    assert.equal(places(fleet), ['rack2 running'])
+    assert.is(isFirst, false)
+  })
+})
+
+test('post-copy is for what goes directly, over one connection and without disks', () =>
+  withFleet(two, joined(), async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    const wishes = [{}, { directConnections: 2 }, { directConnections: 1, copyDisks: true }]
+    for (const [nth, wish] of wishes.entries()) {
+      const policy = { ...wish, postCopyAfterMs: 0 }
+      const answer = await fleet.migrate({ request: `m${nth}`, vm: 'web1', policy })
+      assert.match(JSON.stringify(answer), 'NotUnderstood')
+    }
+  }))
 
 test('a target whose agent is killed has it all the same', async () => {
   const holding = new AbortController()

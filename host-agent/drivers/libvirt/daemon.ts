@@ -150,7 +150,13 @@ export function openDaemon(socket: string, clock: Clock, uri?: HypervisorUri): D
   }
   const jobOn = async (domain: Domain, by?: Libvirt): Promise<Job | undefined> => {
     const its = by ?? (await libvirt())
-    const job = await unlessGone(() => its.call(procedures.jobNumbers, { domain, flags: 0 }))
+    const asking = unlessGone(() => its.call(procedures.jobNumbers, { domain, flags: 0 }))
+    // What comes has no numbers at the target.
+    const job = await asking.catch((error: unknown) => {
+      if (!isCode(error, Code.operationUnsupported)) throw error
+      return 'other' as const
+    })
+    if (job === 'other') return job
     if (job === undefined || job.type === JobType.none) return undefined
     const operation = job.numbers.find(({ field }) => field === 'operation')?.value
     return operation === Operation.migrationOut ? 'migration' : 'other'

@@ -42,6 +42,7 @@ export const Code = {
   noDomain: 42,
   operationInvalid: 55,
   migrateUnsafe: 81,
+  operationUnsupported: 84,
 } as const
 
 export const Feature = { migrationParameters: 13 } as const
