@@ -29,17 +29,18 @@ export async function goEarly(the: {
 }): Promise<void> {
   const { libvirt, domain, following, postCopy, clock, performed, through } = the
   const began = clock.elapsed()
-  let isThrough = false
-  const isOver = () => {
-    isThrough = true
-  }
-  through.then(isOver, isOver)
+  const ended = through.then(
+    () => true,
+    () => true,
+  )
   const mayGo = () =>
     following.times().rounds > 1 &&
     clock.elapsed() - began >= postCopy.afterMs &&
     postCopy.isLogHeard()
-  while (!isThrough && !mayGo()) await Promise.race([clock.sleep(LOOK_MS), through])
-  if (isThrough) return void (await through)
+  while (!mayGo()) {
+    const hasEnded = await Promise.race([ended, clock.sleep(LOOK_MS).then(() => false)])
+    if (hasEnded) return void (await through)
+  }
 
   const { numbers } = await libvirt.call(procedures.jobNumbers, { domain, flags: 0 })
   const bytes = Number(numbers.find(({ field }) => field === 'data_processed')?.value ?? 0)
