@@ -254,20 +254,30 @@ function downtimeOf(
       moment === undefined ? undefined : moment - atTarget.offsetMs
     const here = (moment: number | undefined) =>
       moment === undefined ? undefined : moment - atSource.offsetMs
-    const steps: [string, number | undefined][] = [
+    const { offer } = SourcePaused?.data ?? {}
+    const ran: [string, number | undefined] = ['it ran', target(TargetRunning.data.runningAt)]
+    const early: (typeof ran)[] = [
+      [
+        'the verdict stood in the log, before all of it was there',
+        target(TargetRunning.data.committedAt),
+      ],
+      ['it could not run on at the source any more', here(Performed?.data.sentAt)],
+      ran,
+    ]
+    const late: (typeof ran)[] = [
       ['the log was heard, so it went on', here(Performed?.data.gatePassedAt)],
       ['the rest of the memory left the hypervisor', here(Performed?.data.sentAt)],
       ['its end frame was checked at the target', target(committed?.endFrameAt)],
       ['the hypervisor had loaded it', target(committed?.loadedAt)],
       ['the verdict stood in the log', target(TargetRunning.data.committedAt)],
-      ['it ran', target(TargetRunning.data.runningAt)],
+      ran,
     ]
     const ms = TargetRunning.data.runningAt - atTarget.offsetMs - (pausedAt - atSource.offsetMs)
     return {
       ms,
       errorMs: atSource.errorMs + atTarget.errorMs,
       on: 'target',
-      parts: partsOf(pausedAt - atSource.offsetMs, steps),
+      parts: partsOf(pausedAt - atSource.offsetMs, offer === undefined ? late : early),
     }
   }
   // Paused and run on at home: one clock, no error.

@@ -36,6 +36,12 @@ function details(event: Event): string {
       return `${event.data.source} → ${event.data.target}`
     case 'RoundPassed':
       return `round ${event.data.round}, ${size(event.data.remainingBytes)} left`
+    case 'SourcePaused':
+      return event.data.offer === undefined ? '' : 'the target may commit before all of it is there'
+    case 'TargetFetching':
+      return event.data.isBroken
+        ? 'it runs, and what it lacks does not come any more'
+        : 'it runs, and the rest of its memory is on its way'
     case 'Performed':
       return `${size(event.data.bytes)} in ${event.data.rounds} rounds${event.data.isDirect === true ? ', directly' : ''}`
     case 'Committed':

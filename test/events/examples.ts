@@ -209,10 +209,14 @@ export const roundPassed = (round: number, given: Given = {}): EventOf<'RoundPas
 })
 
 export const sourcePaused = (
-  given: Given & { admission?: number; pausedAt?: number } = {},
+  given: Given & { admission?: number; pausedAt?: number; offer?: { bytes: number } } = {},
 ): EventOf<'SourcePaused'> => ({
   ...envelope('SourcePaused', given, source),
-  data: { admission: given.admission ?? 1, pausedAt: given.pausedAt ?? 1000 },
+  data: {
+    admission: given.admission ?? 1,
+    pausedAt: given.pausedAt ?? 1000,
+    ...(given.offer === undefined ? {} : { offer: { ...given.offer, digest: 'b'.repeat(32) } }),
+  },
 })
 
 export const performed = (given: Given & { isDirect?: true } = {}): EventOf<'Performed'> => ({

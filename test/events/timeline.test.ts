@@ -29,6 +29,7 @@ import {
   sourceResumed,
   targetCleared,
   targetPrepared,
+  targetFetching,
   targetRunning,
   upToPerforming,
 } from './examples.ts'
@@ -83,6 +84,15 @@ const stories: { readonly [name: string]: readonly Telling[] } = {
     paused(),
     performed({ isDirect: true }),
     committed({ endFrameIsLost: true }),
+    [targetRunning(), sourceReleased(), completed()],
+  ],
+  // Post-copy: the verdict comes first, and the rest of the memory last.
+  'went-early': [
+    ...upToPerforming(),
+    sourcePaused({ admission: RIGHT, pausedAt: 1000, offer: { bytes: 2 ** 20 } }),
+    committed({ endFrameIsLost: true }),
+    performed({ isDirect: true }),
+    targetFetching({ isBroken: false }),
     [targetRunning(), sourceReleased(), completed()],
   ],
   'under-way': [...upToPerforming(), roundPassed(1)],
