@@ -118,6 +118,21 @@ async function struck(stage: Stage, request: string, target: Rack, when: When, v
   }
 }
 
+test('a rest that does not come any more is asked about at once', () =>
+  withGuest(bootSectorGuest(), async (stage) => {
+    const { hosts, move, network } = stage
+    const scene = await sceneOf(stage, 'm1', 'rack2', network.passedBytes)
+    try {
+      await move('m1', 'rack2', NEVER_DONE)
+      await scene.telling.first('TargetFetching')
+      await hosts.virsh('rack1', 'destroy', 'web1')
+      const doubt = await scene.telling.first('DoubtRaised')
+      assert.match(JSON.stringify(doubt), 'what it lacks does not come any more')
+    } finally {
+      scene.telling.close()
+    }
+  }))
+
 /** Why the verdict comes before it: libvirt's own phases, one by one, and nothing of Ferry's but the words of its protocol. */
 test('what has gone over to it cannot be had back, though nobody has started it at the target', async () => {
   const root = await mkdtemp(join(tmpdir(), 'ferry-'))

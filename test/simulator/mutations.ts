@@ -25,8 +25,8 @@ export const mutations: readonly Mutation[] = [
   {
     bug: 'the target acts on its verdict before it has read it back',
     file: 'host-agent/finish.ts',
-    from: 'const hasWon = await commit(committed(command, hands, whole), hands, signal)',
-    to: 'const hasWon = (commit(committed(command, hands, whole), hands, signal).catch(() => {}), true)',
+    from: 'const hasWon = await commit(committed(command, hands, receipt), hands, signal)',
+    to: 'const hasWon = (commit(committed(command, hands, receipt), hands, signal).catch(() => {}), true)',
   },
   {
     bug: 'an image without its end frame counts as whole',
