@@ -29,7 +29,7 @@ export function directly(
   target: string,
   connections: number,
   postCopy: PostCopy | undefined,
-  clock: Clock,
+  { clock, signal }: { readonly clock: Clock; readonly signal: AbortSignal },
 ): Way {
   const asked = overTcp(target, connections, postCopy !== undefined)
   let libvirt: Libvirt | undefined
@@ -47,7 +47,7 @@ export function directly(
       following.onBegun(begun)
       const through = Promise.all([performed, following.gatePassed])
       if (postCopy === undefined || libvirt === undefined) return void (await through)
-      await goEarly({ libvirt, domain, following, postCopy, clock, performed, through })
+      await goEarly({ libvirt, domain, following, postCopy, clock, performed, through, signal })
     },
     breakOff: abort,
     stop: () => {},

@@ -50,7 +50,10 @@ export async function perform(
     daemon.fresh(),
     reached === undefined
       ? byStream(domain, brought, { folder, images }, clock)
-      : directly(domain, brought, reached.uri, connections ?? 1, offering?.postCopy, clock),
+      : directly(domain, brought, reached.uri, connections ?? 1, offering?.postCopy, {
+          clock,
+          signal,
+        }),
   ])
   const stop = () => {
     if (offering?.isMade() === true) return

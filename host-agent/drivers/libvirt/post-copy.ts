@@ -26,8 +26,10 @@ export async function goEarly(the: {
   readonly performed: Promise<unknown>
   /** Copied to its end, as any other. */
   readonly through: Promise<unknown>
+  /** A guest that is fenced home must not wait for a copy that gets nowhere. */
+  readonly signal: AbortSignal
 }): Promise<void> {
-  const { libvirt, domain, following, postCopy, clock, performed, through } = the
+  const { libvirt, domain, following, postCopy, clock, performed, through, signal } = the
   const began = clock.elapsed()
   const ended = through.then(
     () => true,
@@ -51,8 +53,21 @@ export async function goEarly(the: {
   await postCopy.offer({ pausedAt, bytes })
   await startPostCopy(libvirt, domain)
   following.letGo(pausedAt)
-  await performed
+  const left = new AbortController()
+  try {
+    await Promise.race([performed, whenAborted(signal, left.signal)])
+  } finally {
+    left.abort()
+  }
 }
+
+/** Rejects when it is aborted, and is forgotten with `until`. */
+const whenAborted = (signal: AbortSignal, until: AbortSignal): Promise<never> =>
+  new Promise((_, reject) => {
+    const tell = () => reject(signal.reason)
+    if (signal.aborted) tell()
+    signal.addEventListener('abort', tell, { once: true, signal: until })
+  })
 
 const LOOK_MS = 50
 
