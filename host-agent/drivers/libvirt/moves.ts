@@ -27,8 +27,7 @@ export type LibvirtFolders = {
 export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders): Moves {
   const { clock, look } = daemon
   /** The copy that has been received here last. */
-  let landed: Domain | undefined
-  let landedToFetch = false
+  let landed: Looked | undefined
   let atHand: Held | undefined
   const sender = async (): Promise<Held> => {
     const ready = atHand
@@ -163,17 +162,18 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
       // What comes directly goes on whoever waits for it.
       const isThere = here.state === 'loaded' && here.mark?.comesDirectly === true
       if (here.state !== 'receiving' && !isThere) throw new CopyFailed({ type: 'AgentRestarted' })
-      landed = here.domain
-      landedToFetch = here.mark?.isPostCopy === true
+      landed = here
       return receive(here, order, daemon, { folder: folderOf(guests, vm), images })
     },
 
     activate: async (vm, rest) => {
-      const here = landed?.name === vm && !landedToFetch ? undefined : await look(vm)
+      const known = landed?.domain.name === vm ? landed : undefined
+      const mayLack = known === undefined || known.mark?.isPostCopy === true
+      const here = mayLack ? await look(vm) : undefined
       const early =
         here?.mark?.isPostCopy === true ? await startReceived(here, daemon, rest) : undefined
       // How libvirt calls it does not change; one that has ended since, it does not start.
-      const domain = landed?.name === vm ? landed : await daemon.find(vm)
+      const domain = known?.domain ?? (await daemon.find(vm))
       if (domain === undefined) throw new NeverStarted({ type: 'GuestGone', vm })
       const libvirt = await daemon.libvirt()
       const resuming = early === undefined ? libvirt.call(procedures.resume, { domain }) : undefined
