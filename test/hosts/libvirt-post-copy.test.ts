@@ -17,7 +17,7 @@ import { joinHosts } from '../lab/libvirt-network.ts'
 import type { Network } from '../lab/libvirt-network.ts'
 import { sceneOf, victims } from '../lab/libvirt-blows.ts'
 import type { Victim } from '../lab/libvirt-blows.ts'
-import { bootSectorGuest, other, withGuest } from '../lab/libvirt-stage.ts'
+import { bootSectorGuest, other, racks, withGuest } from '../lab/libvirt-stage.ts'
 import type { Rack, Stage } from '../lab/libvirt-stage.ts'
 import { until } from '../until.ts'
 
@@ -132,6 +132,111 @@ test('a rest that does not come any more is asked about at once', () =>
       scene.telling.close()
     }
   }))
+
+test('a rest that stopped on its way is sent on by an operator, as the question says, and it arrives', () =>
+  withGuest(bootSectorGuest(), async (stage) => {
+    const { hosts, move, ended, onlyOn, network } = stage
+    const scene = await sceneOf(stage, 'm1', 'rack2', network.passedBytes)
+    try {
+      await move('m1', 'rack2', NEVER_DONE)
+      await scene.telling.first('TargetFetching')
+      await network.unplug()
+      await hosts.virsh('rack1', 'domjobabort', '--postcopy', 'web1')
+      await network.plug()
+      const { event } = await scene.telling.first('DoubtRaised')
+      assert.match(JSON.stringify(event), 'virsh migrate --live --postcopy --postcopy-resume web1')
+      const address = network.addressOf('rack2')
+      const there = [`qemu+unix:///system?socket=${hosts.socket('rack2')}`, `tcp://${address}`]
+      const words = ['migrate', '--live', '--postcopy', '--postcopy-resume', 'web1', ...there]
+      await hosts.virsh('rack1', ...words, '--listen-address', address)
+      assert.is((await ended('m1')).phase, 'completed')
+      await onlyOn('rack2')
+    } finally {
+      scene.telling.close()
+    }
+  }))
+
+test('a cancel between the offer and the verdict lets it go on where it is', () =>
+  withGuest(bootSectorGuest(), async (stage) => {
+    const { lab, move, ended, onlyOn } = stage
+    const scene = await sceneOf(stage, 'm1', 'rack2', stage.network.passedBytes)
+    try {
+      await move('m1', 'rack2', NEVER_DONE)
+      await scene.imageFlows()
+      scene.hold(lab.logLink('rack2'), 'in')
+      await scene.telling.first('SourcePaused')
+      await lab.cancel('m1')
+      const isBack = async () =>
+        (await stage.hosts.virsh('rack1', 'domstate', 'web1')).includes('running')
+      await until('the guest to go on', isBack)
+      scene.letGo()
+      assert.is((await ended('m1')).phase, 'abandoned')
+      await onlyOn('rack1')
+      const names = scene.telling.said.map(({ event }) => event.type)
+      assert.not(names.includes('Committed'), names.join())
+    } finally {
+      scene.letGo()
+      scene.telling.close()
+    }
+  }))
+
+test('a source that hears nothing behind its offer waits, and what was decided is done', () =>
+  withGuest(bootSectorGuest(), async (stage) => {
+    const { lab, move, ended, onlyOn, network } = stage
+    const scene = await sceneOf(stage, 'm1', 'rack2', network.passedBytes)
+    try {
+      await move('m1', 'rack2', NEVER_DONE)
+      await scene.imageFlows()
+      // What is on its way to the target meanwhile waits, so that the source is deaf before anything is decided.
+      const hear = scene.hold(lab.logLink('rack2'), 'in')
+      await scene.telling.first('SourcePaused')
+      scene.hold(lab.logLink('rack1'), 'in')
+      hear()
+      await scene.telling.first('Committed')
+      await until('all of it to have passed', () => isStill(network))
+      for (const rack of racks)
+        assert.match(await stage.hosts.virsh(rack, 'domstate', 'web1'), 'paused')
+      scene.letGo()
+      assert.is((await ended('m1')).phase, 'completed')
+      await onlyOn('rack2')
+    } finally {
+      scene.letGo()
+      scene.telling.close()
+    }
+  }))
+
+test('a source whose target is fenced while nothing gets across says at once that it is lost', () =>
+  withGuest(bootSectorGuest(), async (stage) => {
+    const { lab, move, network, hosts } = stage
+    const scene = await sceneOf(stage, 'm1', 'rack2', network.passedBytes)
+    try {
+      await move('m1', 'rack2', NEVER_DONE)
+      await scene.imageFlows()
+      const hear = scene.hold(lab.logLink('rack2'), 'in')
+      await scene.telling.first('SourcePaused')
+      await network.unplug()
+      hear()
+      await scene.telling.first('Committed')
+      await lab.agent('rack2').end('SIGKILL')
+      await hosts.virsh('rack2', 'destroy', 'web1')
+      scene.letGo()
+      await scene.telling.first('DoubtRaised')
+      const { code, stderr } = await lab.ferry('resolve', 'm1', '--fenced', 'rack2')
+      assert.is(code, 0, stderr)
+      await scene.telling.first('SourceLost')
+      assert.match(await hosts.virsh('rack1', 'domstate', '--reason', 'web1'), 'paused (post-copy')
+    } finally {
+      scene.letGo()
+      scene.telling.close()
+    }
+  }))
+
+/** Nothing more has passed for a while. */
+async function isStill(network: Network): Promise<boolean> {
+  const before = await network.passedBytes()
+  await systemClock.sleep(500)
+  return (await network.passedBytes()) === before
+}
 
 /** Why the verdict comes before it: libvirt's own phases, one by one, and nothing of Ferry's but the words of its protocol. */
 test('what has gone over to it cannot be had back, though nobody has started it at the target', async () => {

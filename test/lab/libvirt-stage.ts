@@ -70,6 +70,8 @@ export async function withGuest(
         return (await Promise.all(lists)).map((list) => list.trim())
       }
       try {
+        // One that has only just begun has next to nothing to be copied yet.
+        await guest.goesOn(hosts, 'rack1', folder)
         await work({
           lab,
           hosts,
