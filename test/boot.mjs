@@ -17,6 +17,7 @@ const libvirt = [
   { command: 'unshare', package: 'util-linux' },
   { command: 'ip', package: 'iproute2' },
 ]
+const openssl = { command: 'openssl', package: 'openssl' }
 /** Xen's hosts are made of packages that are not installed here: these make, and run, their image. */
 const xen = [
   { command: 'mke2fs', package: 'e2fsprogs' },
@@ -37,7 +38,7 @@ const programs = {
   bench: { file: 'test/bench/bench.ts', needs: [natsServer, qemu, qemuImg] },
   'bench libvirt': {
     file: 'test/bench/libvirt.ts',
-    needs: [natsServer, qemu, qemuImg, ...libvirt],
+    needs: [natsServer, qemu, qemuImg, ...libvirt, openssl],
     // What passes on its loopback is what is measured.
     inside: ['unshare', '--net', 'sh', '-c', 'ip link set lo up && exec "$@"', 'sh'],
   },

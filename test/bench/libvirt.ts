@@ -14,7 +14,7 @@ import { withLab } from '../real/lab.ts'
 import type { Lab } from '../real/lab.ts'
 import { until } from '../until.ts'
 import { WARM_UP_MS } from './bare.ts'
-import { moveOnce } from './libvirt-move.ts'
+import { SUSPENDED_AFTER_S, moveOnce } from './libvirt-move.ts'
 import type { Place } from './libvirt-move.ts'
 import { compared } from './libvirt-report.ts'
 import type { Moved } from './libvirt-report.ts'
@@ -22,8 +22,8 @@ import { loadNow, machine } from './machine.ts'
 import { writeSection } from './page.ts'
 
 /**
- * `pnpm bench libvirt [--rounds N]`: the same guests of libvirt moved by `virsh migrate --live` and by Ferry, encrypted
- * and directly, by turns, between the same two libvirtds. Writes its section of RESULTS.md.
+ * `pnpm bench libvirt [--rounds N]`: the same guests of libvirt moved by `virsh migrate --live` and by Ferry, each
+ * encrypted and in the clear, by turns, between the same two libvirtds. Writes its section of RESULTS.md.
  */
 const { values } = parseArgs({
   options: {
@@ -46,12 +46,14 @@ const guests: { readonly [name: string]: GuestProgram } = {
   full: fullGuest,
   busy: busyGuest,
 }
-const names = values.only?.split(',') ?? ['quiet', 'full']
-const ways = ['virsh', 'Ferry', 'Ferry, directly'] as const
+const names = values.only?.split(',') ?? ['quiet', 'full', 'busy']
+const ways = ['virsh', 'Ferry, directly', 'virsh --tls', 'Ferry'] as const
+const encrypted = ['virsh --tls', 'Ferry']
+const accounts = { Ferry: 'Ferry', 'Ferry, directly': 'Ferry with `--direct`' }
 
 const loadBefore = loadNow()
 const folder = await mkdtemp(join(tmpdir(), 'ferry-'))
-const hosts = await openLibvirtHosts(folder, racks)
+const hosts = await openLibvirtHosts(folder, racks, { hasCertificates: true })
 const moves = new Map<string, Moved[]>()
 try {
   const network = await joinHosts(hosts, racks)
@@ -69,11 +71,9 @@ try {
   await rm(folder, { recursive: true })
 }
 const loads = [loadBefore, loadNow()] as const
-const results = { guests: names, ways, moves, rounds, memoryMiB: MEMORY_MIB, loads }
-await writeSection(
-  output,
-  compared({ ...results, downtimeMs: DOWNTIME_MS, machine: await machine() }),
-)
+const results = { guests: names, ways, encrypted, accounts, moves, rounds, loads }
+const aims = { memoryMiB: MEMORY_MIB, downtimeMs: DOWNTIME_MS, suspendedAfterS: SUSPENDED_AFTER_S }
+await writeSection(output, compared({ ...results, ...aims, machine: await machine() }))
 console.log(`\n${output}`)
 
 /** Who goes first changes from round to round, so that each has both directions equally often. */

@@ -4,6 +4,7 @@ import { mkdir, open, readFile, readdir, readlink, writeFile } from 'node:fs/pro
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { until } from '../until.ts'
+import { CERTIFICATES, certify, makeAuthority } from './libvirt-certificates.ts'
 
 /**
  * Hosts with a libvirtd each, on one machine, as root. A host is a process that is the first of a PID namespace of its
@@ -35,6 +36,7 @@ const COME_UP_MS = 60_000
 export async function openLibvirtHosts(
   folder: string,
   names: readonly string[],
+  { hasCertificates = false }: { readonly hasCertificates?: boolean } = {},
 ): Promise<LibvirtHosts> {
   const hosts = new Map<string, ChildProcess>()
   const socket = (host: string) => join(folder, host, 'run/libvirt/libvirt-sock')
@@ -85,9 +87,14 @@ export async function openLibvirtHosts(
       ),
     )
   }
+  const authority = join(folder, 'authority')
   try {
+    if (hasCertificates) await makeAuthority(authority)
     for (const [nth, host] of names.entries()) {
-      hosts.set(host, await openHost(join(folder, host), nth + 1))
+      const settings = hasCertificates ? `${guestSettings}${certificateSettings}` : guestSettings
+      const its = join(folder, host, 'etc', CERTIFICATES)
+      if (hasCertificates) await certify(authority, its, host)
+      hosts.set(host, await openHost(join(folder, host), nth + 1, settings))
       await start(host)
     }
   } catch (error) {
@@ -122,11 +129,11 @@ const seeStorage = [
 ]
 
 /** `unshare --kill-child` takes the first process of the host with it, and the kernel then all the others. */
-async function openHost(folder: string, number: number): Promise<ChildProcess> {
+async function openHost(folder: string, number: number, settings: string): Promise<ChildProcess> {
   for (const name of ['run', 'lib', 'cache', 'log/qemu', 'etc/qemu'])
     await mkdir(join(folder, name), { recursive: true })
   await writeFile(join(folder, 'etc/libvirtd.conf'), daemonSettings(number))
-  await writeFile(join(folder, 'etc/qemu.conf'), guestSettings)
+  await writeFile(join(folder, 'etc/qemu.conf'), settings)
   const namespaces = ['--fork', '--pid', '--kill-child', '--mount', '--uts', '--net', '--ipc']
   const child = spawn(
     'unshare',
@@ -177,4 +184,10 @@ remember_owner = 0
 namespaces = [ ]
 cgroup_controllers = [ ]
 stdio_handler = "file"
+`
+
+/** For those who let libvirt encrypt what it moves; each host proves to the other which one it is. */
+const certificateSettings = `
+migrate_tls_x509_cert_dir = "/etc/libvirt/${CERTIFICATES}"
+migrate_tls_x509_verify = 1
 `
