@@ -27,8 +27,11 @@ export function cableOf(
   listening: Map<string, Socket>,
   answers: Answers,
 ): Cable {
+  const chance = ether.chances(`the cable of ${life.node}`)
+  const give: Answers['give'] = (name, isLoaded) =>
+    answers.give(name, isLoaded && !chance.happens(ether.faults().lostLoaded))
   return {
-    answers,
+    answers: { ...answers, give },
     listen: (name) => {
       const incoming = new PassThrough()
       listening.set(name, { life, incoming })

@@ -67,8 +67,10 @@ export type Faults = {
   readonly limit: number
   /** That its image goes from hypervisor to hypervisor, and through no agent. */
   readonly direct: number
-  /** Of those that go directly, how many may be committed to before all of them is there. */
+  /** Of those that go directly: how many may be committed to before all of them is there. */
   readonly postCopy: number
+  /** Of those that go directly: how many the target's hypervisor has loaded without its source's being told, which breaks off then. */
+  readonly lostLoaded: number
 }
 
 export const noFaults: Faults = {
@@ -108,6 +110,7 @@ export const noFaults: Faults = {
   limit: 0,
   direct: 0,
   postCopy: 0,
+  lostLoaded: 0,
 }
 
 /** The most of each. New ones stand last: what a seed drew before stays as it was. */
@@ -148,6 +151,7 @@ const worst: Faults = {
   limit: 0.3,
   direct: 0.5,
   postCopy: 0.5,
+  lostLoaded: 0.2,
 }
 
 /** Each run leaves some faults out and takes more or less of the others: all at once would hide what few can do. */

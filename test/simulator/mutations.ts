@@ -155,6 +155,12 @@ export const mutations: readonly Mutation[] = [
     to: "receipt = { bytes: 0, digest: '0'.repeat(32) }; toldDirectly(command, hands, secret, until).catch(() => {})",
   },
   {
+    bug: 'a target that took an offer starts though its source may break off and run on',
+    file: 'host-agent/finish.ts',
+    from: 'isOffer === true ? await withdrawnBy(command, hands, signal) : undefined',
+    to: 'isOffer === null ? await withdrawnBy(command, hands, signal) : undefined',
+  },
+  {
     bug: 'what nobody was asked for is left open',
     file: 'coordinator/decide/next-step.ts',
     from: 'const wereAsked = owed.every((each) => migration.attempt.asked[askKey(each)] !== undefined)',
