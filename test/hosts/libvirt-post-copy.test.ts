@@ -217,7 +217,9 @@ test('a source whose target is fenced while nothing gets across says at once tha
       await network.unplug()
       hear()
       await scene.telling.first('Committed')
+      // Turned off: nobody is left there who could say what became of it.
       await lab.agent('rack2').end('SIGKILL')
+      await victims['target mover'].strike(scene)
       await hosts.virsh('rack2', 'destroy', 'web1')
       scene.letGo()
       await scene.telling.first('DoubtRaised')
