@@ -202,10 +202,16 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   let anchor = { storedAt: clock.now(), elapsed: clock.elapsed() }
   let timer: { at: number; prevent: () => void } | undefined
 
-  const hosts = listenToHeartbeats({ heartbeats, kept: leases }, clock, () => lookAgain(), signal)
+  const hosts = listenToHeartbeats(
+    { name, heartbeats, kept: leases },
+    clock,
+    () => lookAgain(),
+    signal,
+  )
   const world = (): World => ({
     now: anchor.storedAt + (clock.elapsed() - anchor.elapsed),
     alive: hosts.alive(),
+    listenedMs: hosts.listenedMs(),
     known: hosts.known(),
     canFence: fences.hosts,
     rules,

@@ -9,15 +9,25 @@ export type Heartbeats = {
   readonly alive: () => ReadonlySet<string>
   /** Those whose heartbeat any coordinator has ever heard. */
   readonly known: () => ReadonlySet<string>
+  /** How long this coordinator has heard without a break; 0: it does not. Who hears nothing cannot say who is silent. */
+  readonly listenedMs: () => number
   readonly watching: Promise<unknown>
 }
+
+/** What coordinators say there themselves, to know that they would hear a host. */
+const SPEAK_MS = 1000
+const BREAK_MS = 3000
 
 /**
  * Listens to the hosts' heartbeats. When one came is taken from this process's own clock. Heartbeats expire, and a log may
  * lose all that it knew of a host; so that there is such a host is kept in registers that do not expire, `known.<host>`.
  */
 export function listenToHeartbeats(
-  { heartbeats, kept }: { readonly heartbeats: Registers; readonly kept: Registers },
+  {
+    name,
+    heartbeats,
+    kept,
+  }: { readonly name: string; readonly heartbeats: Registers; readonly kept: Registers },
   clock: Clock,
   changed: () => void,
   signal: AbortSignal,
@@ -42,9 +52,28 @@ export function listenToHeartbeats(
     for await (const { key } of kept.watch('known', signal))
       known.add(nameOf(key.slice('known.'.length)))
   }
+  let hearing: { readonly since: number; readonly last: number } | undefined
+  const isUnbroken = () => hearing !== undefined && clock.elapsed() - hearing.last <= BREAK_MS
+  const speak = async () => {
+    while (!signal.aborted) {
+      heartbeats.put(`listening.${token(name)}`, '').catch(() => {})
+      await clock.sleep(SPEAK_MS, signal).catch(() => {})
+    }
+  }
+  const hearOneself = async () => {
+    const told = new Map<string, number>()
+    for await (const { key, revision } of heartbeats.watch('listening', signal)) {
+      if (told.get(key) === revision) continue
+      told.set(key, revision)
+      const now = clock.elapsed()
+      const since = isUnbroken() ? (hearing?.since ?? now) : now
+      hearing = { since, last: now }
+    }
+  }
   return {
+    listenedMs: () => (hearing !== undefined && isUnbroken() ? clock.elapsed() - hearing.since : 0),
     alive: () => new Set([...heard].filter(([, { at }]) => isAlive(at)).map(([host]) => host)),
     known: () => new Set([...known, ...heard.keys()]),
-    watching: Promise.all([listen(), remember()]),
+    watching: Promise.all([listen(), remember(), speak(), hearOneself()]),
   }
 }

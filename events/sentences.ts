@@ -49,6 +49,8 @@ export function refusalSentence(refusal: RequestRefusal): string {
       return `${refusal.migration} is in doubt about ${refusal.target}, not about ${refusal.host}.`
     case 'HostAlive':
       return `The agent of ${refusal.host} is alive, so ${refusal.host} has not been fenced. Turn it off and ask again; insist only if you know that ${refusal.vm} does not run there and never will.`
+    case 'NotSilentYet':
+      return `This coordinator has listened to heartbeats for a few seconds only, and cannot say yet that ${refusal.host} is silent. Ask again in ten seconds; insist only if you know that ${refusal.vm} does not run there and never will.`
     case 'LogBehind':
       return `The log has lost its tail: ${list(refusal.who)} saw position ${refusal.position}, and what stood there is gone. Nothing is decided until it has been compared with the fleet: \`ferry doctor --fleet\`, then \`ferry recover\`.`
     case 'LogWhole':

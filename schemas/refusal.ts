@@ -104,6 +104,8 @@ export const RequestRefusal = Type.Union([
   reason('TargetAnswered', { vm: Name, host: Name, answeredAt: Position }),
   reason('NotTheTarget', { migration: Id, host: Name, target: Name }),
   reason('HostAlive', { vm: Name, host: Name }),
+  /** Heartbeats could not be heard for long enough to say that there was none. */
+  reason('NotSilentYet', { vm: Name, host: Name }),
   reason('LogBehind', { who: Type.Array(Text), position: Position }),
   reason('LogWhole', {}),
   reason('HostsSilent', { hosts: Type.Array(Name) }),

@@ -65,6 +65,7 @@ export function worldAfter(
   return {
     now: START_AT + entries.length * STEP_MS + laterMs,
     alive: new Set(fleet.hosts.keys()),
+    listenedMs: 60_000,
     known: new Set(fleet.hosts.keys()),
     canFence: new Set(),
     rules: { ...defaultRules, ...rules },

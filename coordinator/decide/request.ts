@@ -18,6 +18,7 @@ import type { Migration } from '@ferry/events/migration'
 import { isFenceable, phases } from '@ferry/events/phases'
 import { candidatesFor } from './admission.ts'
 import { decisionOn } from './envelope.ts'
+import { isSilent } from './world.ts'
 import type { World } from './world.ts'
 
 /** A request becomes a decision to be recorded, or was recorded before, or is refused. */
@@ -176,7 +177,8 @@ export function judgeResolve(
     return refuse({ type: 'NothingToFence', migration: id, phase })
   if (host !== slot.target)
     return refuse({ type: 'NotTheTarget', migration: id, host, target: slot.target })
-  if (world.alive.has(host) && insist !== true) return refuse({ type: 'HostAlive', vm, host })
+  if (insist !== true && world.alive.has(host)) return refuse({ type: 'HostAlive', vm, host })
+  if (insist !== true && !isSilent(host, world)) return refuse({ type: 'NotSilentYet', vm, host })
 
   const guest = guestOf(fleet, migration)
   return {

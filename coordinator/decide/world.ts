@@ -6,6 +6,8 @@ export type World = {
   readonly now: number
   /** Hosts whose heartbeat was heard lately. */
   readonly alive: ReadonlySet<string>
+  /** How long heartbeats could be heard without a break, until now, in milliseconds: only then is a host silent. */
+  readonly listenedMs: number
   /** Hosts whose heartbeat was ever heard: there may be some that a log which lost its tail does not know. */
   readonly known: ReadonlySet<string>
   /** Hosts that this coordinator has a command for to turn them off. */
@@ -43,3 +45,10 @@ export const defaultRules: Rules = {
   settleMs: 120_000,
   doubtMs: 30_000,
 }
+
+/** Whoever hears again hears each host before that: an agent may take a while to come back to a log that was away. */
+const LISTEN_MS = 10_000
+
+/** Nobody is given up on who could not be heard. */
+export const isSilent = (host: string, { alive, listenedMs }: World): boolean =>
+  !alive.has(host) && listenedMs >= LISTEN_MS

@@ -16,11 +16,13 @@ import {
   finish,
   hostReported,
   migrationBegun,
+  performed,
   requested,
   retried,
   sourcePaused,
   sourceResumed,
   targetCleared,
+  targetFetching,
   targetNeverRan,
   targetPrepared,
   targetRunning,
@@ -82,6 +84,12 @@ test('a host that beats has not been fenced, unless somebody insists', () => {
   assert.is(reasonOf(resolve(inDoubt, { insist: true }, {})), 'decision')
 })
 
+test('nor one that could not be heard until a moment ago', () => {
+  const world = { ...silent, listenedMs: 5000 }
+  assert.is(reasonOf(resolve(inDoubt, {}, world)), 'NotSilentYet')
+  assert.is(reasonOf(resolve(inDoubt, { insist: true }, world)), 'decision')
+})
+
 test('behind the fence the source is asked to go on at once, whatever the target does', () => {
   const story = given(...inDoubt, fenced())
   story.next().is('Cancel → rack1', 'Cancel → rack2')
@@ -111,10 +119,24 @@ test('a lost host is turned off where there is a command for it, and no other on
   const asked = given(...inDoubt.slice(0, -2), finish(), ...inDoubt.slice(-2))
   asked.later(0, 'web1', { ...silent, canFence }).is('fence rack2')
   asked.later(0, 'web1', { canFence }).is()
+  // Who could not hear anybody until a moment ago, as when the log was away, cannot say who is silent.
+  asked.later(0, 'web1', { ...silent, canFence, listenedMs: 5000 }).is()
   asked.later(0, 'web1', silent).is()
   given(...activating, finish())
     .later(0, 'web1', { ...silent, canFence })
     .is()
+})
+
+test('a host is not turned off that has what nobody else has all of', () => {
+  const world = { ...silent, canFence: new Set(['rack2']) }
+  const paused = sourcePaused({ admission: RIGHT, offer: { bytes: 1 } })
+  const offered = [...upToPerforming(), paused, committed()]
+  const fenceIn = (...telling: readonly Telling[]) =>
+    given(...telling, doubtRaised(), finish()).later(0, 'web1', world).step.fence
+  // Until it has gone over its source may be whole.
+  assert.is.not(fenceIn(...offered), undefined)
+  assert.is(fenceIn(...offered, performed()), undefined)
+  assert.is(fenceIn(...offered, targetFetching({ isBroken: true })), undefined)
 })
 
 test('a fence that failed is tried again, later and later, and then left to people', () => {

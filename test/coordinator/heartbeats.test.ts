@@ -14,7 +14,7 @@ async function listening(
   work: (hosts: ReturnType<typeof listenToHeartbeats>) => Promise<void>,
 ): Promise<void> {
   const over = new AbortController()
-  const hosts = listenToHeartbeats(registers, systemClock, () => {}, over.signal)
+  const hosts = listenToHeartbeats({ name: 'c1', ...registers }, systemClock, () => {}, over.signal)
   try {
     await work(hosts)
   } finally {
@@ -55,6 +55,25 @@ test('a write that gets lost is made again with the next beat', async () => {
     await heartbeats.put('heartbeat.rack1', '2')
     const isKept = async () => (await kept.read('known.rack1')) !== undefined
     await until('it to be kept', isKept, SOON_MS)
+  })
+})
+
+test('who hears nothing says so, and begins to count when it hears again', async () => {
+  const kept = memoryRegisters(systemClock)
+  const heartbeats = memoryRegisters(systemClock)
+  let isAway = false
+  const flaky: Registers = {
+    ...heartbeats,
+    put: (...words) => (isAway ? Promise.reject(new Error('no answer')) : heartbeats.put(...words)),
+  }
+  await listening({ heartbeats: flaky, kept }, async ({ listenedMs }) => {
+    assert.is(listenedMs(), 0)
+    await until('it to have listened', async () => listenedMs() > 1500, SOON_MS)
+    isAway = true
+    await until('it to hear nothing', async () => listenedMs() === 0, SOON_MS)
+    isAway = false
+    await until('it to hear again', async () => listenedMs() > 0, SOON_MS)
+    assert.ok(listenedMs() < 1500, 'the time before counts')
   })
 })
 

@@ -26,6 +26,7 @@ const SOON_MS = 10_000
 const aWorld: World = {
   now: 0,
   alive: new Set(['rack1']),
+  listenedMs: 60_000,
   known: new Set(['rack1']),
   canFence: new Set(),
   rules: defaultRules,

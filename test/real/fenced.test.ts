@@ -73,7 +73,8 @@ test('a host that is given up for lost comes back, and one whole guest is left',
 
     await until('the host to count as lost', async () => {
       const { code, stderr } = await lab.ferry('resolve', 'm1', '--fenced', 'rack2')
-      if (code === 3) assert.match(stderr, 'The agent of rack2 is alive')
+      if (code === 3)
+        assert.match(stderr, /The agent of rack2 is alive|cannot say yet that rack2 is silent/)
       else assert.is(code, 0, stderr)
       return code === 0
     })
