@@ -20,7 +20,7 @@ import type { Seen, Watermark } from '../watermark.ts'
  */
 export type Witness = {
   /**
-   * The log for whoever acts on it. What passes is remembered. What `next` and `last` give, and the end of a `read`, are
+   * The log for whoever acts on it. What passes is remembered. What `next`, `last` and `follow` give, and the end of a `read`, are
    * withheld until the log has been compared, and until it is written down that this was seen: a guest is started,
    * resumed or ended on nothing else. That it was written down of a delivery is all that a command needs.
    */
@@ -228,6 +228,17 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
     }
     await confirm(mine, last, range)
   }
+  /** As long as it takes: who follows has nothing better to do than to wait, and acts on what comes. */
+  async function* follow(range: Parameters<Log['follow']>[0]) {
+    const mine = stretch
+    const until = AbortSignal.any([signal, range.signal])
+    for await (const entry of log.follow(range)) {
+      await when(() => state !== 'comparing', until)
+      checkStretch(mine)
+      keep(entry)
+      yield entry
+    }
+  }
   async function* deliveries(receiver: Parameters<Log['deliveries']>[0]) {
     for await (const delivery of log.deliveries(receiver)) {
       try {
@@ -263,6 +274,7 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
         trusted(() => log.next(subject, after, patience), patience),
       last: (subject, patience) => trusted(() => log.last(subject, patience), patience),
       read,
+      follow,
       deliveries,
     },
     well: async (until) => {
