@@ -7,6 +7,7 @@ import { mustBeKnown } from '@ferry/events/entry'
 import type { Entry } from '@ferry/events/entry'
 import * as fleets from '@ferry/events/fleet'
 import type { Fleet } from '@ferry/events/fleet'
+import { filters } from '@ferry/events/subjects'
 import { isStopped } from '@ferry/events/alarms'
 import { contest } from '@ferry/events/log'
 import type { Guarded, Log } from '@ferry/events/log'
@@ -436,6 +437,13 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
       else reached.push({ position, resolve, reject })
     })
 
+  /** The fold forgets the oldest migrations, and their verdicts still stand: they would count for a new one of that id. */
+  const usedBefore = async (id: string) => {
+    const subject = filters.verdictsOn(id)
+    for await (const entry of log.read({ after: 0, subject, signal })) return entry
+    return undefined
+  }
+
   const record: Coordinator['record'] = async (judge, id) => {
     for (let tries = 0; tries < MOST_TRIES; tries++) {
       const judgement = judge(fleet, world())
@@ -450,6 +458,15 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
           who: standing.map(({ who }) => who),
           position: alarm.missing.position,
         })
+      if (decision.type === 'MigrationRequested') {
+        const before = await usedBefore(id)
+        if (before !== undefined && before.position <= fleet.position)
+          return refused({ type: 'RequestIdTaken', request: id, vm: decision.vm })
+        if (before !== undefined) {
+          await folded(before.position)
+          continue
+        }
+      }
       const { won, winner } = await contest(log, decision, { signal })
       await folded(winner.position)
       if (won) return { accepted: true, id, position: winner.position }

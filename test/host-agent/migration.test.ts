@@ -11,6 +11,7 @@ import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { kinds } from '@ferry/host-agent/transfer/frames'
 import type { Wire } from '@ferry/host-agent/transfer/wire'
+import { committed } from '../events/examples.ts'
 import { places, quietVm, silentTo, withFleet } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
 
@@ -171,6 +172,17 @@ test('asked twice with one request id, it is one migration; with another id, the
     assert.ok(!taken.accepted && taken.refusal.type === 'RequestIdTaken', JSON.stringify(taken))
   })
 })
+
+test('an id whose verdict still stands in the log is not used again, though nobody remembers the migration', () =>
+  withFleet(two, {}, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    // As if so many had come behind it that it was forgotten.
+    await fleet.log.append(committed())
+    const taken = await fleet.migrate({ request: 'm1', vm: 'web1' })
+    assert.ok(!taken.accepted && taken.refusal.type === 'RequestIdTaken', JSON.stringify(taken))
+    assert.ok((await fleet.migrate({ request: 'm2', vm: 'web1' })).accepted)
+    assert.is((await fleet.ended('m2')).phase, 'completed')
+  }))
 
 test('a copy that fails is tried again, and arrives', async () => {
   let failures = 0
