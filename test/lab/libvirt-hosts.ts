@@ -1,6 +1,15 @@
 import { execFile, spawn } from 'node:child_process'
 import type { ChildProcess } from 'node:child_process'
-import { mkdir, open, readFile, readdir, readlink, writeFile } from 'node:fs/promises'
+import {
+  appendFile,
+  copyFile,
+  mkdir,
+  open,
+  readFile,
+  readdir,
+  readlink,
+  writeFile,
+} from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { until } from '../until.ts'
@@ -28,6 +37,8 @@ export type LibvirtHosts = {
   readonly seeing: (host: string) => readonly string[]
   /** That storage, from outside. */
   readonly storage: (host: string) => string
+  /** From now on that host finds an address by its name. */
+  readonly resolve: (host: string, name: string, address: string) => Promise<void>
   readonly close: () => Promise<void>
 }
 
@@ -114,6 +125,8 @@ export async function openLibvirtHosts(
     },
     seeing: (host) => [...seeStorage, join(folder, host)],
     storage: (host) => join(folder, host, 'lib'),
+    resolve: (host, name, address) =>
+      appendFile(join(folder, host, 'hosts'), `${address} ${name}\n`),
     close,
   }
 }
@@ -132,6 +145,7 @@ const seeStorage = [
 async function openHost(folder: string, number: number, settings: string): Promise<ChildProcess> {
   for (const name of ['run', 'lib', 'cache', 'log/qemu', 'etc/qemu'])
     await mkdir(join(folder, name), { recursive: true })
+  await copyFile('/etc/hosts', join(folder, 'hosts'))
   await writeFile(join(folder, 'etc/libvirtd.conf'), daemonSettings(number))
   await writeFile(join(folder, 'etc/qemu.conf'), settings)
   const namespaces = ['--fork', '--pid', '--kill-child', '--mount', '--uts', '--net', '--ipc']
@@ -162,6 +176,7 @@ mount --bind "$1/lib" /var/lib/libvirt
 mount --bind "$1/cache" /var/cache/libvirt
 mount --bind "$1/log" /var/log/libvirt
 mount --bind "$1/etc" /etc/libvirt
+mount --bind "$1/hosts" /etc/hosts
 touch /run/ready
 read || exit 0
 `

@@ -41,6 +41,7 @@ export async function joinHosts(
     const inside = `--target ${pid} --net ip`
     await run('nsenter', `${inside} address add ${addressOf(host)}/24 dev ${NAME}`)
     await run('nsenter', `${inside} link set ${NAME} up`)
+    for (const [name, address] of addresses) await hosts.resolve(host, name, address)
   }
   const turn = async (way: 'up' | 'down') => {
     await run('nsenter', `--target ${first} --net ip link set ${NAME} ${way}`)
@@ -75,6 +76,7 @@ export const settingsIn =
     libvirt: {
       socket: hosts.socket(host),
       images: join(folder, host, 'images'),
-      directAddress: addressOf(host),
+      // One of them is known by its name.
+      directAddress: host === 'rack2' ? host : addressOf(host),
     },
   })

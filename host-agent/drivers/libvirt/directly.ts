@@ -1,4 +1,4 @@
-import { isIP } from 'node:net'
+import { isIPv6 } from 'node:net'
 import { Type } from 'typebox'
 import type { Static } from 'typebox'
 import { Invalid, parse } from '@ferry/schemas/parse'
@@ -65,16 +65,15 @@ function overTcp(uri: string, connections: number, isPostCopy: boolean): Ordered
   return { parameters, flags: MigrateFlag.paused | MigrateFlag.parallel }
 }
 
-/** Where the target's QEMU is to listen: on that address alone, where it is no name, and on a port that libvirt chooses. */
+/** Where the target's QEMU is to listen: on that address alone, which may be a name, and on a port that libvirt chooses. */
 export function listening(address: string, connections: number, isPostCopy: boolean): Ordered {
-  const kind = isIP(address)
   const { parameters, flags } = overTcp(
-    kind === 6 ? `tcp://[${address}]` : `tcp://${address}`,
+    isIPv6(address) ? `tcp://[${address}]` : `tcp://${address}`,
     connections,
     isPostCopy,
   )
   const alone = { field: 'listen_address', is: 'string', value: address } as const
-  return { parameters: kind === 0 ? parameters : [...parameters, alone], flags }
+  return { parameters: [...parameters, alone], flags }
 }
 
 /** What the target says: where its QEMU listens, beside libvirt's own cookie. */

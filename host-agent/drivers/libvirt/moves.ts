@@ -79,11 +79,15 @@ export function libvirtMoves(daemon: Daemon, { guests, images }: LibvirtFolders)
 
   const resume: Moves['resume'] = async (vm) => {
     const here = await look(vm)
-    if (here === undefined) return undefined
+    const folder = folderOf(guests, vm)
+    if (here === undefined) {
+      // What somebody starts here later is not Ferry's to stop.
+      await Promise.all([letGo(folder), disown(folder), noteSent(folder, [])])
+      return undefined
+    }
     // Post-copy: what runs is at the target, and what is here is no whole guest any more.
     if (here.state === 'sent' && here.rest !== undefined) return undefined
     const { domain } = here
-    const folder = folderOf(guests, vm)
     // Without the connection that sent it libvirt drops the job: then it is a paused guest like any other.
     const isOwn = await isOurs(folder)
     await letGo(folder)

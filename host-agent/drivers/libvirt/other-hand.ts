@@ -83,15 +83,17 @@ export async function behindWhoKnows(
 /** What a cookie says of a QEMU that pauses its guest, says so, and waits before it switches over. */
 export const WAITS = "'pause-before-switchover'"
 
-/** From one to the other QEMU takes a few milliseconds. */
+/** From one to the other QEMU takes a few milliseconds, and as long as its disks take to be flushed. */
 const SWITCH_MS = 250
-/** It says both on the same way, one behind the other: when the first has come, the second is not far. */
-const HEAR_MS = 1000
+
+/** QEMU's word for a guest that a person has paused; one that is switched over is `finish-migrate`. */
+const PAUSED = /"status": ?"paused"/
 
 /**
  * A guest that somebody pauses while it is being sent looks to libvirt as if its migration had paused it. QEMU knows
- * better: for the switchover it stops the guest and at once says so ("pre-switchover"), by its own times. And a QEMU that
- * gives up with the guest paused says so too, and then waits for its way back to be closed.
+ * better: for the switchover it stops the guest, brings what is on its way onto its disks, and says so ("pre-switchover").
+ * When that does not come at once QEMU is asked whose pause it is: a slow disk is not somebody's hand. And a QEMU that gives
+ * up with the guest paused says so too, and then waits for its way back to be closed.
  *
  * @returns how to stop that.
  */
@@ -100,12 +102,21 @@ export async function watchMonitor(
   domain: Domain,
   { cookie = '' }: Pick<PerformOrder, 'cookie'>,
   clock: Clock,
-  tell: { readonly isByHand: () => void; readonly hasFailed: () => void },
+  tell: {
+    readonly isByHand: () => void
+    readonly hasFailed: () => void
+    readonly isPausedByUs: () => boolean
+  },
 ): Promise<() => void> {
   // A QEMU that cannot wait there does not say it either.
   const canTell = cookie.includes(WAITS)
-  let stoppedAt: number | undefined
+  let stop: { readonly at: number; isAsked: boolean } | undefined
   let forget = () => {}
+  const ask = async () => {
+    const command = JSON.stringify({ execute: 'query-status' })
+    const { answer } = await libvirt.call(procedures.tellMonitor, { domain, command, flags: 0 })
+    if (PAUSED.test(answer)) tell.isByHand()
+  }
   await libvirt.on('monitor', ({ domain: whose, name, seconds, microseconds, details = '' }) => {
     if (!whose.uuid.equals(domain.uuid)) return
     if (name === 'MIGRATION' && details.includes('"failed"')) tell.hasFailed()
@@ -114,9 +125,20 @@ export async function watchMonitor(
     const isSwitching = name === 'MIGRATION' && details.includes('"pre-switchover"')
     if (name !== 'STOP' && name !== 'RESUME' && !isSwitching) return
     forget()
-    if (name === 'STOP') forget = clock.after(HEAR_MS, tell.isByHand)
-    if (isSwitching && stoppedAt !== undefined && at - stoppedAt > SWITCH_MS) tell.isByHand()
-    stoppedAt = name === 'STOP' ? at : undefined
+    if (name === 'STOP') {
+      const mine = { at, isAsked: false }
+      stop = mine
+      forget = clock.after(SWITCH_MS, () => {
+        if (tell.isPausedByUs()) return
+        mine.isAsked = true
+        // Who cannot be asked has not been paused by anybody, as far as is known.
+        ask().catch(() => {})
+      })
+      return
+    }
+    // Both came late, one behind the other: by QEMU's own times the guest had stood still before.
+    if (isSwitching && stop?.isAsked === false && at - stop.at > SWITCH_MS) tell.isByHand()
+    stop = undefined
   })
   return () => forget()
 }

@@ -155,9 +155,9 @@ export async function perform(
       await clearTheWay(brought, domain, eyes).catch(() => {})
     // libvirt lets it run on when its migration fails, also one that somebody has paused meanwhile.
     if (watched?.isPausedByHand() === true) await eyes.call(procedures.suspend, { domain })
-    // D5: QEMU is through, but nobody was told, and nobody will be. A verdict is for those who read which one it is (I4).
+    // D5: it stands still, but nobody was told, and nobody will be. A verdict is for those who read which one it is (I4).
     else if (
-      isWhole &&
+      (isWhole || offering?.isUntold() === true) &&
       offering?.isMade() !== true &&
       error instanceof CopyFailed &&
       error.failure.type !== 'VerdictGiven'
@@ -174,14 +174,23 @@ export async function perform(
   }
 }
 
-/** An offer that has been made cannot be taken back by whoever made it. */
+/** An offer that has been made cannot be taken back by whoever made it. One of which the log never heard was none. */
 function remembering(postCopy: PostCopy) {
-  let isMade = false
-  const offer: PostCopy['offer'] = (sent) => {
-    isMade = true
-    return postCopy.offer(sent)
+  let was: 'none' | 'made' | 'untold' = 'none'
+  const offer: PostCopy['offer'] = async (sent) => {
+    was = 'made'
+    try {
+      await postCopy.offer(sent)
+    } catch (error) {
+      if (error instanceof CopyFailed && error.failure.type === 'LogSilent') was = 'untold'
+      throw error
+    }
   }
-  return { postCopy: { ...postCopy, offer }, isMade: () => isMade }
+  return {
+    postCopy: { ...postCopy, offer },
+    isMade: () => was === 'made',
+    isUntold: () => was === 'untold',
+  }
 }
 
 type PerformEdges = {

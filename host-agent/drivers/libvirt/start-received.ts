@@ -39,30 +39,30 @@ export async function startReceived(
     return runningAt === undefined ? {} : { runningAt }
   } catch (error) {
     signal.throwIfAborted()
+    // An operator may have the rest sent anew, and then it is fetched after all.
     const now = await daemon.look(domain.name)
-    if (now?.rest === 'broken') fetching({ isBroken: true })
-    throw error
+    if (now?.rest === undefined) throw error
+    return await awaitRest(copy, daemon, rest)
   } finally {
     signal.removeEventListener('abort', libvirt.close)
     libvirt.close()
   }
 }
 
-/** Started by a process before this one. */
+/** Started already; it says when that changes what is to be said. */
 async function awaitRest(
   { domain }: Looked,
   daemon: Daemon,
   { fetching, signal }: RestOrder,
 ): Promise<Running> {
-  let isTold = false
+  let told: boolean | undefined
   for (;;) {
     const now = await daemon.look(domain.name)
     if (now === undefined) throw new Error(`${domain.name} has run, and is gone`)
     if (now.state === 'running' && now.rest === undefined) return {}
-    if (!isTold) fetching({ isBroken: now.rest === 'broken' })
-    isTold = true
-    if (now.rest === 'broken')
-      throw new Error(`what ${domain.name} lacks does not come any more: its post-copy is broken`)
+    const isBroken = now.rest === 'broken'
+    if (isBroken !== told) fetching({ isBroken })
+    told = isBroken
     await daemon.clock.sleep(LOOK_AGAIN_MS, signal)
   }
 }

@@ -69,7 +69,11 @@ export async function watch(libvirt: Libvirt, domain: Domain, order: PerformOrde
   let isBegun = false
   let forgetRound = () => {}
   const [forgetHand] = await Promise.all([
-    watchMonitor(libvirt, domain, order, clock, { isByHand, hasFailed: () => failed() }),
+    watchMonitor(libvirt, domain, order, clock, {
+      isByHand,
+      hasFailed: () => failed(),
+      isPausedByUs: () => isPausedByUs,
+    }),
     libvirt.on('lifecycle', ({ domain: whose, change, detail }) => {
       if (!whose.uuid.equals(domain.uuid)) return
       if (change === Change.suspended) isPaused()

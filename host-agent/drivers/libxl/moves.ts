@@ -109,6 +109,8 @@ export function libxlMoves(host: LibxlHost, guests: string): Moves {
 
     resume: async (vm) => {
       const here = await look(vm)
+      // What somebody starts here later is not Ferry's to stop.
+      if (here?.inXen === undefined) await notes.forget(vm)
       if (here?.domain === undefined || here.inXen === undefined) return undefined
       const { domain } = here
       const wasPaused = here.is !== 'running'
