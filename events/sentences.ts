@@ -28,7 +28,7 @@ export function refusalSentence(refusal: RequestRefusal): string {
     case 'NoTarget':
       return refusal.considered.length === 0
         ? `There is no other host that ${refusal.vm} could go to.`
-        : `No host can take ${refusal.vm}: ${refusal.considered.map(({ host, unfit }) => `${host}: ${unfitSentence(unfit)}`).join('; ')}.`
+        : `No host can take ${refusal.vm}: ${few(refusal.considered.map(({ host, unfit }) => `${host}: ${unfitSentence(unfit)}`))}.`
     case 'RequestIdTaken':
       return `The request id ${refusal.request} was used for ${refusal.vm} before; take a new one.`
     case 'UnknownMigration':
@@ -58,7 +58,7 @@ export function refusalSentence(refusal: RequestRefusal): string {
     case 'HostsSilent':
       return `${list(refusal.hosts)} ${refusal.hosts.length === 1 ? 'has' : 'have'} not said what runs there since the alarm. Bring the agent back, or make sure that the host is off and name it with --without.`
     case 'GuestUnclear':
-      return `Where ${refusal.vm} belongs cannot be seen: ${refusal.copies.length === 0 ? 'no host has a copy' : refusal.copies.map(({ host, state }) => `${host} has one that is ${state}`).join(', ')}. Say it with --guest ${refusal.vm}=HOST, or --lost ${refusal.vm}.`
+      return `Where ${refusal.vm} belongs cannot be seen: ${refusal.copies.length === 0 ? 'no host has a copy' : few(refusal.copies.map(({ host, state }) => `${host} has one that is ${state}`))}. Say it with --guest ${refusal.vm}=HOST, or --lost ${refusal.vm}.`
     case 'NoWholeCopy':
       return `${refusal.vm} cannot be given to ${refusal.host}: no whole copy is known there, or it runs elsewhere.`
     case 'Busy':
@@ -209,4 +209,14 @@ const unknownReason = ({ reason }: { reason: string }) =>
   `for a reason that this release does not know (${reason})`
 const mebibytes = (bytes: number) => `${Math.round(bytes / 1024 ** 2)} MiB`
 const seconds = (ms: number) => `${ms / 1000} s`
-const list = (names: readonly string[]) => names.join(' and ')
+const list = (names: readonly string[]) => few(names, ' and ')
+
+/** The first ones, and how many others: a sentence fits its answer however large the fleet is. */
+function few(parts: readonly string[], between = '; '): string {
+  const others = parts.length - FEW
+  if (others <= 1) return parts.join(between)
+  const last = between === ' and ' ? between : `${between}and `
+  return `${parts.slice(0, FEW).join(between)}${last}${others} others`
+}
+
+const FEW = 5
