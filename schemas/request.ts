@@ -71,6 +71,9 @@ export const RecoverRequest = Type.Object(
 )
 export type RecoverRequest = Static<typeof RecoverRequest>
 
+/** What a view answers that cannot be shown. */
+export const Refused = Type.Object({ accepted: Type.Literal(false), sentence: Type.String() })
+
 /** What every request about a decision answers: what was recorded and where, or why not. */
 export const Answer = Type.Union([
   Type.Object({ accepted: Type.Literal(true), id: Id, position: Position }),

@@ -103,14 +103,25 @@ export async function withConnection<T>(
   }
 }
 
-/** Asks a coordinator, and checks what it answers. */
+/**
+ * Asks a coordinator, and checks what it answers.
+ *
+ * @throws {Exit} when the answer does not fit: whoever asked has done nothing wrong.
+ */
 export async function request<Shape extends TSchema>(
   { nc }: Connection,
   verb: string,
   body: object,
   shape: Shape,
 ): Promise<Static<Shape>> {
-  return parse(shape, await ask(nc, systemClock, verb, body, ANSWER_MS), `the answer to ${verb}`)
+  const answer = await ask(nc, systemClock, verb, body, ANSWER_MS)
+  try {
+    return parse(shape, answer, 'the answer')
+  } catch (error) {
+    if (!(error instanceof Invalid)) throw error
+    const sentence = `The coordinator's answer to ${verb} was not understood: ${error.message}. It may be of another release.`
+    throw new Exit(exits.failed, sentence, { cause: error })
+  }
 }
 
 /**

@@ -1,11 +1,15 @@
+import { Type } from 'typebox'
 import type { CopyProgress } from '@ferry/schemas/policy'
+import { Refused } from '@ferry/schemas/request'
 import { StatusView } from '@ferry/schemas/view'
 import type { MigrationView } from '@ferry/schemas/view'
 import { systemClock } from '@ferry/events/clock'
 import type { Connection } from '@ferry/events/log/connect'
 import { isEnded } from '@ferry/events/phases'
-import { complain, request } from './context.ts'
+import { Exit, complain, exits, request } from './context.ts'
 import { duration, rate, size, timeOfDay } from './words.ts'
+
+const StatusReply = Type.Union([StatusView, Refused])
 
 const LOOK_EVERY_MS = 150
 const PLAIN_EVERY_MS = 1000
@@ -22,7 +26,9 @@ export async function follow(
   let listening: Promise<void> | undefined
   try {
     for (;;) {
-      const { migration } = await request(connection, 'status', { migration: id }, StatusView)
+      const answer = await request(connection, 'status', { migration: id }, StatusReply)
+      if ('accepted' in answer) throw new Exit(exits.refused, answer.sentence)
+      const { migration } = answer
       listening ??= (async () => {
         for await (const sample of connection.progressOf(migration.vm, stop.signal))
           progress = sample

@@ -9,6 +9,7 @@ import {
   LimitRequest,
   MigrateRequest,
   RecoverRequest,
+  Refused,
   ResolveRequest,
   StartRequest,
   StatusRequest,
@@ -22,8 +23,6 @@ import { apiGroup, streams, templates } from '../subjects.ts'
  */
 export type Published = { readonly [file: string]: object }
 
-const refused = Type.Object({ accepted: Type.Literal(false), sentence: Type.String() })
-
 /** The request API: what is sent to `ferry.api.<verb>`, and what comes back. */
 const verbs = {
   migrate: { request: MigrateRequest, reply: Answer },
@@ -31,7 +30,7 @@ const verbs = {
   limit: { request: LimitRequest, reply: Answer },
   resolve: { request: ResolveRequest, reply: Answer },
   start: { request: StartRequest, reply: Answer },
-  status: { request: StatusRequest, reply: Type.Union([StatusView, refused]) },
+  status: { request: StatusRequest, reply: Type.Union([StatusView, Refused]) },
   fleet: { request: FleetRequest, reply: FleetView },
   recover: { request: RecoverRequest, reply: Answer },
 }

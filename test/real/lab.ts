@@ -348,7 +348,7 @@ async function nextEvent(
 
 const FERRY_MS = 120_000
 
-const ferryAt = (server: string, ...words: string[]): Promise<Answered> =>
+export const ferryAt = (server: string, ...words: string[]): Promise<Answered> =>
   new Promise((resolve) => {
     const env = { ...process.env, FERRY_SERVER: server }
     const options = { cwd: ROOT, timeout: FERRY_MS, env }
