@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { userInfo } from 'node:os'
-import { hostname } from 'node:os'
+import { homedir, hostname, userInfo } from 'node:os'
 import { Option } from 'commander'
 import type { Command } from 'commander'
 import { Invalid, parse } from '@ferry/schemas/parse'
@@ -146,7 +145,20 @@ export async function record(
 export const newId = (): string =>
   `${new Date().toISOString().slice(0, 10).replaceAll('-', '')}-${randomBytes(4).toString('hex')}`
 
-export const whoAmI = (): string => `${userInfo().username}@${hostname()}`
+export const whoAmI = (): string =>
+  `${known(() => userInfo().username) ?? `uid${process.getuid?.()}`}@${hostname()}`
+
+/** Where what is kept for this user stands. */
+export const home = (): string => known(homedir) ?? '/'
+
+/** Node throws where no passwd knows the user, as in many containers. */
+function known(ask: () => string): string | undefined {
+  try {
+    return ask()
+  } catch {
+    return undefined
+  }
+}
 
 export const print = (text: string): void => void process.stdout.write(`${text}\n`)
 export const printJson = (value: unknown): void => print(JSON.stringify(value, null, 2))

@@ -1,4 +1,4 @@
-import { homedir, hostname } from 'node:os'
+import { hostname } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
 import { sayOnStderr } from '@ferry/events/say'
@@ -8,6 +8,7 @@ import {
   Exit,
   ending,
   exits,
+  home,
   logAddress,
   untilInterrupted,
   withDurability,
@@ -44,7 +45,7 @@ export const coordinatorVerb = (): Command =>
     .option(
       '--state <directory>',
       'where it remembers how far it has seen the log',
-      join(homedir(), '.local', 'state', 'ferry'),
+      join(home(), '.local', 'state', 'ferry'),
     )
     .option('--fence <file>', FENCE_HELP)
     .option('--log-level <level>', 'debug, info, warn or error', 'info')

@@ -4,7 +4,7 @@ import type { LogOptions } from './context.ts'
 import { showFindings } from './doctor-fleet.ts'
 
 type Options = LogOptions & {
-  by: string
+  by?: string
   evidence?: string
   without: string[]
   guest: string[]
@@ -19,7 +19,7 @@ export const recoverVerb = (): Command =>
     .description(
       'after the log has lost its tail: accept it as it is, and record where each guest belongs',
     )
-    .option('--by <who>', 'who answers for it', whoAmI())
+    .option('--by <who>', 'who answers for it (default: you)')
     .option('--evidence <text>', 'what was looked at')
     .option('--without <host>', 'a silent host that is certainly off; again for each', several, [])
     .option('--guest <vm=host>', 'where a guest belongs that the hosts leave open', several, [])
@@ -28,7 +28,7 @@ export const recoverVerb = (): Command =>
     .action((options: Options) =>
       ending(() =>
         withConnection(options, async (connection) => {
-          const { by, evidence, without, json } = options
+          const { by = whoAmI(), evidence, without, json } = options
           const guests = [...options.guest.map(placeIn), ...options.lost.map((vm) => ({ vm }))]
           if (json !== true) await showFindings(connection)
           const body = {

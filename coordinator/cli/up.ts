@@ -1,11 +1,10 @@
-import { homedir } from 'node:os'
 import { join } from 'node:path'
 import { Command } from 'commander'
 import { sayOnStderr } from '@ferry/events/say'
 import { DEFAULT_PORT, startNatsServer } from '../embedded/nats-server.ts'
 import { coordinatorHere } from '../main.ts'
 import { FENCE_HELP, fencesFrom } from './fence-file.ts'
-import { Exit, ending, exits, print, untilInterrupted, withDurability } from './context.ts'
+import { Exit, ending, exits, home, print, untilInterrupted, withDurability } from './context.ts'
 import type { DurabilityOption } from './context.ts'
 
 type Options = DurabilityOption & {
@@ -21,11 +20,7 @@ export const upVerb = (): Command =>
     .description(
       "run everything that a small fleet needs beside its agents: the system's nats-server, and a coordinator",
     )
-    .option(
-      '--data <directory>',
-      'where the log is kept',
-      join(homedir(), '.local', 'share', 'ferry'),
-    )
+    .option('--data <directory>', 'where the log is kept', join(home(), '.local', 'share', 'ferry'))
     .option('--port <port>', 'where the log listens; 0 finds a free one', String(DEFAULT_PORT))
     .option('--name <name>', 'the name of the coordinator', 'up')
     .option('--fence <file>', FENCE_HELP)
