@@ -27,6 +27,8 @@ export type Guest = {
   gone?: Gone
   /** Ordered to start, not yet answered. */
   start?: Place & { readonly id: string; readonly host: string; asked: number; askedAt: number }
+  /** The last start that was answered: whoever orders it twice has ordered it once. */
+  answeredStart?: { readonly id: string; readonly position: number }
   migration?: Migration
 }
 
@@ -162,6 +164,7 @@ function evolveStart(
   if (start?.id !== event.data.start) return 'no such start is wanted'
   if (!('host' in event.writer) || event.writer.host !== start.host)
     return `only ${start.host} may say so`
+  guest.answeredStart = { id: start.id, position: start.position }
   delete guest.start
   if (event.type === 'GuestStarted') {
     see(guest, start.host, { state: 'running', needs: event.data.needs })

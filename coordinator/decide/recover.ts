@@ -3,6 +3,7 @@ import type { GuestState } from '@ferry/schemas/guest'
 import type { RequestRefusal } from '@ferry/schemas/refusal'
 import type { RecoverRequest } from '@ferry/schemas/request'
 import { timestamp } from '@ferry/events/clock'
+import type { Recovery } from '@ferry/events/alarms'
 import type { Fleet } from '@ferry/events/fleet'
 import type { Guest } from '@ferry/events/guest'
 import { targetOf } from '@ferry/events/migration'
@@ -21,7 +22,12 @@ export function judgeRecover(
 ): Judgement<'LogRecovered'> {
   const { by, evidence, without, guests: said } = request
   const alarms = Object.values(fleet.alarms.standing)
-  if (alarms.length === 0) return { refusal: { type: 'LogWhole' } }
+  if (alarms.length === 0) {
+    const { recovery } = fleet.alarms
+    return recovery !== undefined && isAnsweredBy(recovery, request)
+      ? { recorded: recovery.position }
+      : { refusal: { type: 'LogWhole' } }
+  }
   const hosts = silentSince(fleet, world).filter((host) => !without.includes(host))
   if (hosts.length > 0) return { refusal: { type: 'HostsSilent', hosts } }
 
@@ -53,6 +59,16 @@ export function judgeRecover(
     },
   }
 }
+
+/** Whoever asked for this recovery asks again. What it recorded beside what was said, the inventories said. */
+const isAnsweredBy = (recovery: Recovery, { by, evidence, without, guests }: RecoverRequest) =>
+  recovery.by === by &&
+  recovery.evidence === evidence &&
+  recovery.without.length === without.length &&
+  recovery.without.every((host, nth) => host === without[nth]) &&
+  guests.every(({ vm, host }) =>
+    recovery.guests.some((place) => place.vm === vm && place.host === host),
+  )
 
 /**
  * Hosts that have not said what runs there since they stopped for the last alarm. What is left of the log need not know

@@ -98,10 +98,12 @@ export function judgeCancel(
 ): Judgement<'CancelAsked'> {
   const migration = migrationOf(fleet, id)
   if (migration === undefined) return refuse({ type: 'UnknownMigration', migration: id })
-  if (migration.end !== undefined)
-    return refuse({ type: 'AlreadyEnded', migration: id, outcome: migration.phase })
-  if (migration.cancelAsked !== undefined) return { recorded: migration.cancelAsked.position }
-  const { verdict } = migration.attempt
+  const { cancelAsked, end, phase, attempt } = migration
+  // Whoever asked may not have heard the answer; to anybody else it says more that it is over.
+  if (cancelAsked !== undefined && (end === undefined || cancelAsked.by === by))
+    return { recorded: cancelAsked.position }
+  if (end !== undefined) return refuse({ type: 'AlreadyEnded', migration: id, outcome: phase })
+  const { verdict } = attempt
   if (verdict?.type === 'Committed')
     return refuse({ type: 'TooLateToCancel', migration: id, committedAt: verdict.position })
   const guest = guestOf(fleet, migration)
@@ -197,7 +199,8 @@ export function judgeStart(
 ): Judgement<'StartOrdered'> {
   const { request: id, vm, host, by } = request
   const guest = fleet.guests.get(vm)
-  if (guest?.start?.id === id) return { recorded: guest.start.position }
+  const before = [guest?.start, guest?.answeredStart].find((start) => start?.id === id)
+  if (before !== undefined) return { recorded: before.position }
   if (guest?.start !== undefined)
     return refuse({ type: 'StartPending', vm, host: guest.start.host })
   if (guest?.migration !== undefined && isBusy(guest))
