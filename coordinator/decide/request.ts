@@ -14,6 +14,7 @@ import type { Fleet } from '@ferry/events/fleet'
 import { migrationOf } from '@ferry/events/fleet'
 import { isBusy, runningOn, unknownGuest } from '@ferry/events/guest'
 import type { Guest } from '@ferry/events/guest'
+import { targetOf } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
 import { isFenceable, phases } from '@ferry/events/phases'
 import { candidatesFor } from './admission.ts'
@@ -134,8 +135,11 @@ export function judgeLimit(
     next.bandwidthBytesPerSecond === policy.bandwidthBytesPerSecond
   )
     return { recorded: (limitsSet ?? requested).position }
+  const guest = guestOf(fleet, migration)
   const older = [...fleet.hosts.values()].find(
-    ({ report }) => (report.decisionsVersion ?? 1) < LIMITS_SINCE,
+    ({ host, report }) =>
+      (report.decisionsVersion ?? 1) < LIMITS_SINCE &&
+      (world.alive.has(host) || concerns(migration, guest, host)),
   )
   if (older !== undefined)
     return refuse({
@@ -143,7 +147,6 @@ export function judgeLimit(
       host: older.host,
       agentVersion: older.report.agentVersion,
     })
-  const guest = guestOf(fleet, migration)
   return {
     decision: {
       ...decisionOn(guest, migration, 'LimitsSet', world),
@@ -154,6 +157,12 @@ export function judgeLimit(
 }
 
 const LIMITS_SINCE = 2
+
+/** Such a host reads what was decided about the guest, now or when it comes back. */
+const concerns = (migration: Migration, { seenOn, stale }: Guest, host: string): boolean =>
+  [migration.source, migration.wanted, targetOf(migration)].includes(host) ||
+  seenOn[host] !== undefined ||
+  stale[host] !== undefined
 
 /** A live host has not been fenced, whatever somebody believes at night: that takes saying so twice. */
 export function judgeResolve(

@@ -79,4 +79,16 @@ test('are not recorded where a host of an older release could not judge them', (
   assert.equal(judgement.refusal, { type: 'HostOlder', host: 'rack3', agentVersion: '0.1.0' })
 })
 
+test('are not held back by an older host that is long gone, unless the guest moves there', () => {
+  const olderAndSilent = (host: string, ...telling: readonly Telling[]) => {
+    const told = given(...telling, hostReported(host, []))
+    const alive = new Set([...told.fleet.hosts.keys()].filter((each) => each !== host))
+    const request = { migration: 'm1', by: 'ops', downtimeMs: 2000 }
+    return outcomeOf(judgeLimit(told.fleet, request, worldAfter(told, 0, {}, { alive })))
+  }
+  assert.is(olderAndSilent('rack3', ...performing), 'decision')
+  assert.is(olderAndSilent('rack2', ...performing), 'HostOlder')
+  assert.is(olderAndSilent('rack2', ...hosts, requested({ target: 'rack2' })), 'HostOlder')
+})
+
 test.run()
