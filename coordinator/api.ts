@@ -10,6 +10,7 @@ import {
   StartRequest,
   StatusRequest,
 } from '@ferry/schemas/request'
+import { migrationOf } from '@ferry/events/fleet'
 import type { Verbs } from '@ferry/events/log/requests'
 import type { Coordinator } from './coordinate.ts'
 import { judgeRecover } from './decide/recover.ts'
@@ -25,6 +26,14 @@ import { fleetView, statusView } from './views.ts'
 
 /** What may be asked of a coordinator, and how each request is answered. Every coordinator answers, leading or not. */
 export function verbsOf({ fleet, world, caughtUp, record }: Coordinator): Verbs {
+  /** Another one may have recorded a migration just now: who does not know it looks once more. */
+  const lookedFor = async (migration: string): Promise<void> => {
+    if (migrationOf(fleet(), migration) === undefined) await caughtUp()
+  }
+  const about = async (migration: string, judge: Parameters<typeof record>[0]) => {
+    await lookedFor(migration)
+    return record(judge, migration)
+  }
   return {
     migrate: {
       description:
@@ -36,19 +45,19 @@ export function verbsOf({ fleet, world, caughtUp, record }: Coordinator): Verbs 
     cancel: {
       description: 'Give a migration up, as long as it is not committed.',
       answer: atTheDoor(CancelRequest, (request) =>
-        record((state, now) => judgeCancel(state, request, now), request.migration),
+        about(request.migration, (state, now) => judgeCancel(state, request, now)),
       ),
     },
     limit: {
       description: 'Change the bandwidth or the downtime of a migration that is on its way.',
       answer: atTheDoor(LimitRequest, (request) =>
-        record((state, now) => judgeLimit(state, request, now), request.migration),
+        about(request.migration, (state, now) => judgeLimit(state, request, now)),
       ),
     },
     resolve: {
       description: 'Answer a migration that is in doubt: its target was fenced.',
       answer: atTheDoor(ResolveRequest, (request) =>
-        record((state, now) => judgeResolve(state, request, now), request.migration),
+        about(request.migration, (state, now) => judgeResolve(state, request, now)),
       ),
     },
     start: {
@@ -66,12 +75,9 @@ export function verbsOf({ fleet, world, caughtUp, record }: Coordinator): Verbs 
     status: {
       description: 'One migration: its phase, its verdict, what it waits for.',
       answer: atTheDoor(StatusRequest, async ({ migration }) => {
-        const known = () => statusView(fleet(), migration, world())
-        const view = known()
-        if (view !== undefined) return view
-        // Another one may have recorded it just now.
-        await caughtUp()
-        return known() ?? refused({ type: 'UnknownMigration', migration })
+        await lookedFor(migration)
+        const view = statusView(fleet(), migration, world())
+        return view ?? refused({ type: 'UnknownMigration', migration })
       }),
     },
     fleet: {

@@ -1,5 +1,6 @@
 import { verbsOf } from '@ferry/coordinator/api'
 import type { Log } from '@ferry/events/log'
+import type { Verbs } from '@ferry/events/log/requests'
 import { decisions } from '@ferry/events/subjects'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
@@ -9,7 +10,24 @@ import { withFleet } from '../fleet-in-process.ts'
 /** What a coordinator is asked, and another one has just recorded. */
 const test = suite('a coordinator that lags behind the log')
 
-test('looks there before it says that it knows no such migration', async () => {
+const asked: readonly [verb: string, more: object, answer: string][] = [
+  ['status', {}, '"phase":"queued"'],
+  ['cancel', { by: 'ops' }, '"accepted":true'],
+  ['limit', { by: 'ops', downtimeMs: 1 }, '"accepted":true'],
+  ['resolve', { by: 'ops', fenced: 'rack2' }, 'NothingToFence'],
+]
+for (const [verb, more, answer] of asked)
+  test(`looks there before it says that it knows no such migration, asked for ${verb}`, () =>
+    lagging(async (verbs, catchUp) => {
+      const answering = verbs[verb]?.answer({ migration: 'm1', ...more })
+      catchUp()
+      assert.match(JSON.stringify(await answering), answer)
+      const none = await verbs[verb]?.answer({ migration: 'm2', ...more })
+      assert.match(JSON.stringify(none), 'UnknownMigration')
+    }))
+
+/** web1 is being moved by m1, which the coordinator hears of when it catches up. */
+async function lagging(work: (verbs: Verbs, catchUp: () => void) => Promise<void>): Promise<void> {
   let catchUp = () => {}
   let lags: Promise<void> = Promise.resolve()
   const logs = (log: Log): Log => ({
@@ -28,12 +46,8 @@ test('looks there before it says that it knows no such migration', async () => {
     })
     const { position: after = 0 } = (await fleet.log.last(decisions('web1'))) ?? {}
     await fleet.log.append(requested({ after }))
-    const { status } = verbsOf(fleet.coordinator())
-    const answering = status?.answer({ migration: 'm1' })
-    catchUp()
-    assert.match(JSON.stringify(await answering), '"phase":"queued"')
-    assert.match(JSON.stringify(await status?.answer({ migration: 'm2' })), 'UnknownMigration')
+    await work(verbsOf(fleet.coordinator()), catchUp)
   })
-})
+}
 
 test.run()
