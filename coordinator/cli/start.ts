@@ -49,14 +49,17 @@ async function start(
   }
   const began = systemClock.elapsed()
   while (systemClock.elapsed() - began < PATIENCE_MS) {
-    const { guests } = await request(connection, 'fleet', {}, FleetView)
+    const { position, guests } = await request(connection, 'fleet', {}, FleetView)
     const guest = guests.find((each) => each.vm === vm)
-    if (guest?.copies.some((copy) => copy.host === host && copy.state === 'running') === true) {
+    const isThere = guest?.copies.some((copy) => copy.host === host && copy.state === 'running')
+    // Another coordinator may not have heard of the order yet.
+    const isHeard = position >= answer.position
+    if (isHeard && isThere === true) {
       if (json === true) printJson(answer)
       else print(`${vm} runs on ${host}.`)
       return exits.done
     }
-    if (guest?.startingOn === undefined)
+    if (isHeard && guest?.startingOn === undefined)
       throw new Exit(
         exits.failed,
         `${host} would not start ${vm}; \`ferry watch --from ${answer.position}\` shows why.`,
