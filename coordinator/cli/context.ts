@@ -167,8 +167,14 @@ export const complain = (sentence: string): void => void process.stderr.write(`$
 /** A signal for the keyboard's interrupt and for the one that service managers send. */
 export function untilInterrupted(): AbortSignal {
   const stop = new AbortController()
-  for (const name of ['SIGINT', 'SIGTERM'] as const) process.once(name, () => stop.abort())
+  for (const name of ['SIGINT', 'SIGTERM'] as const)
+    process.once(name, () => stop.abort(new Interrupted()))
   return stop.signal
+}
+
+/** It was told to end, and ended: also where it had not got far. */
+class Interrupted extends Error {
+  override readonly name = 'Interrupted'
 }
 
 /** Runs a verb; whatever goes wrong becomes one sentence on stderr and a code, never a stack trace. */
@@ -185,6 +191,7 @@ export async function ending(work: () => Promise<number | void>): Promise<void> 
 
 function verdictOn(error: unknown): [number, string] {
   if (error instanceof Exit) return [error.code, error.message]
+  if (error instanceof Interrupted) return [exits.done, '']
   if (error instanceof LogUnavailable) return [exits.unavailable, `${capital(error.message)}.`]
   if (error instanceof NotDurable) return [exits.refused, capital(error.message)]
   if (error instanceof Invalid) return [exits.usage, `${capital(error.message)}.`]
