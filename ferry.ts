@@ -23,7 +23,7 @@ Exit codes: ${exits.done} done Â· ${exits.failed} tried, and it did not happen Â
   })
 for (const verb of [...verbs(checkHost), agentVerb(ending, untilInterrupted)])
   program.addCommand(verb.copyInheritedSettings(program))
-program.addCommand(complete(program))
+program.addCommand(complete(program).copyInheritedSettings(program))
 await program.parseAsync()
 // Not by itself: a connection that was just being made anew when it was closed leaves a socket open (nats.js).
 process.exit()

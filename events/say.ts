@@ -5,6 +5,9 @@ import type { Check } from './check.ts'
 /** The structured log of a process: for its operator, never for deciding anything. */
 export type Say = Pick<Logger, 'debug' | 'info' | 'warn' | 'error'>
 
+/** How much a process says, the most first. */
+export const levels = ['debug', 'info', 'warn', 'error'] as const
+
 /** Lines of JSON on stderr, so that stdout stays for answers. */
 export const sayOnStderr = (name: string, level: string): Say =>
   pino(

@@ -1,5 +1,5 @@
-import { Command } from 'commander'
-import { sayOnStderr } from '@ferry/events/say'
+import { Command, Option } from 'commander'
+import { levels, sayOnStderr } from '@ferry/events/say'
 import { agentOnThisHost } from './main.ts'
 import { readHostFile } from './settings.ts'
 
@@ -13,7 +13,9 @@ export const agentVerb = (
   new Command('agent')
     .description('run the agent of this host; stopping it touches no guest')
     .requiredOption('--config <file>', 'its host.json')
-    .option('--log-level <level>', 'debug, info, warn or error', 'info')
+    .addOption(
+      new Option('--log-level <level>', 'how much it says').choices(levels).default('info'),
+    )
     .action(({ config, logLevel }: Options) =>
       ending(async () => {
         const settings = await readHostFile(config)

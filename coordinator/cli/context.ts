@@ -12,6 +12,7 @@ import { LogUnavailable } from '@ferry/events/log'
 import { connect } from '@ferry/events/log/connect'
 import type { Connection } from '@ferry/events/log/connect'
 import { ask } from '@ferry/events/log/requests'
+import { levels } from '@ferry/events/say'
 import { DEFAULT_PORT } from '../embedded/nats-server.ts'
 
 /** What every verb of the command line shares: where the log is, how to print, and how to end. */
@@ -76,6 +77,12 @@ export const withDurability = (command: Command): Command =>
     )
       .choices(durabilities)
       .default('any'),
+  )
+
+/** For the verbs that run until they are told to end. */
+export const withLogLevel = (command: Command): Command =>
+  command.addOption(
+    new Option('--log-level <level>', 'how much it says').choices(levels).default('info'),
   )
 
 export const logAddress = ({ server, credentials }: LogOptions) => ({

@@ -12,6 +12,7 @@ import {
   logAddress,
   untilInterrupted,
   withDurability,
+  withLogLevel,
   withLogOptions,
 } from './context.ts'
 import type { DurabilityOption, LogOptions } from './context.ts'
@@ -27,7 +28,7 @@ type Options = LogOptions &
   }
 
 export const coordinatorVerb = (): Command =>
-  withDurability(withLogOptions(new Command('coordinator')))
+  withLogLevel(withDurability(withLogOptions(new Command('coordinator'))))
     .description('run a coordinator on a log that is there already; any number may run, one leads')
     .option(
       '--name <name>',
@@ -48,7 +49,6 @@ export const coordinatorVerb = (): Command =>
       join(home(), '.local', 'state', 'ferry'),
     )
     .option('--fence <file>', FENCE_HELP)
-    .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) =>
       ending(async () => {
         const { name, state: stateDirectory, durability, synced, replicas, fence } = options

@@ -4,7 +4,16 @@ import { sayOnStderr } from '@ferry/events/say'
 import { DEFAULT_PORT, startNatsServer } from '../embedded/nats-server.ts'
 import { coordinatorHere } from '../main.ts'
 import { FENCE_HELP, fencesFrom } from './fence-file.ts'
-import { Exit, ending, exits, home, print, untilInterrupted, withDurability } from './context.ts'
+import {
+  Exit,
+  ending,
+  exits,
+  home,
+  print,
+  untilInterrupted,
+  withDurability,
+  withLogLevel,
+} from './context.ts'
 import type { DurabilityOption } from './context.ts'
 
 type Options = DurabilityOption & {
@@ -16,7 +25,7 @@ type Options = DurabilityOption & {
 }
 
 export const upVerb = (): Command =>
-  withDurability(new Command('up'))
+  withLogLevel(withDurability(new Command('up')))
     .description(
       "run everything that a small fleet needs beside its agents: the system's nats-server, and a coordinator",
     )
@@ -24,7 +33,6 @@ export const upVerb = (): Command =>
     .option('--port <port>', 'where the log listens; 0 finds a free one', String(DEFAULT_PORT))
     .option('--name <name>', 'the name of the coordinator', 'up')
     .option('--fence <file>', FENCE_HELP)
-    .option('--log-level <level>', 'debug, info, warn or error', 'info')
     .action((options: Options) => ending(() => up(options)))
 
 async function up({ data, port, name, durability, fence, logLevel }: Options): Promise<number> {

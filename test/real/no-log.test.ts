@@ -9,9 +9,25 @@ import { text } from 'node:stream/consumers'
 import { systemClock, within } from '@ferry/events/clock'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { ROOT } from './lab.ts'
+import { ROOT, ferryAt } from './lab.ts'
 
 const test = suite('the command line where no log is')
+
+const NOWHERE = 'nats://127.0.0.1:1'
+
+const wrong: readonly (readonly string[])[] = [
+  ['completion', '--bogus'],
+  ['coordinator', '--log-level', 'loud'],
+  ['up', '--log-level', 'loud'],
+  ['agent', '--config', 'host.json', '--log-level', 'loud'],
+]
+for (const words of wrong)
+  test(`wrong words are named: ferry ${words.join(' ')}`, async () => {
+    const { code, stderr } = await ferryAt(NOWHERE, ...words)
+    assert.is(code, 2, stderr)
+    assert.match(stderr, /^error: .*(loud|--bogus)/)
+    assert.not.match(stderr, /\n\s+at /)
+  })
 
 test('a coordinator that waits for its log ends when it is told to', async () => {
   const folder = await mkdtemp(join(tmpdir(), 'ferry-waits-'))
