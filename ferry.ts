@@ -1,6 +1,6 @@
 import { Command } from 'commander'
 import { complete } from '@ferry/coordinator/cli/completion'
-import { ending, exits, untilInterrupted } from '@ferry/coordinator/cli/context'
+import { ending, exits, unlessUnread, untilInterrupted } from '@ferry/coordinator/cli/context'
 import { verbs } from '@ferry/coordinator/cli/verbs'
 import { VERSION } from '@ferry/coordinator/version'
 import { agentVerb } from '@ferry/host-agent/cli'
@@ -21,6 +21,7 @@ Exit codes: ${exits.done} done Â· ${exits.failed} tried, and it did not happen Â
   .exitOverride((error) => {
     process.exit(error.exitCode === 0 ? exits.done : exits.usage)
   })
+for (const output of [process.stdout, process.stderr]) output.on('error', unlessUnread)
 for (const verb of [...verbs(checkHost), agentVerb(ending, untilInterrupted)])
   program.addCommand(verb.copyInheritedSettings(program))
 program.addCommand(complete(program).copyInheritedSettings(program))

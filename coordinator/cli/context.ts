@@ -179,6 +179,18 @@ export function untilInterrupted(): AbortSignal {
   return stop.signal
 }
 
+/** A signal for when nobody reads what is printed any more. */
+export function untilUnread(): AbortSignal {
+  const stop = new AbortController()
+  process.stdout.once('error', () => stop.abort())
+  return stop.signal
+}
+
+/** Whoever reads may have seen enough, as `head` has: that is no failure. */
+export function unlessUnread(error: Error): void {
+  if (!('code' in error) || error.code !== 'EPIPE') throw error
+}
+
 /** It was told to end, and ended: also where it had not got far. */
 class Interrupted extends Error {
   override readonly name = 'Interrupted'

@@ -5,6 +5,7 @@ import {
   exits,
   print,
   untilInterrupted,
+  untilUnread,
   withConnection,
   withLogOptions,
 } from './context.ts'
@@ -24,7 +25,7 @@ export const watchVerb = (): Command =>
     .action((options: Options) =>
       ending(() =>
         withConnection(options, async ({ log }) => {
-          const signal = untilInterrupted()
+          const signal = AbortSignal.any([untilInterrupted(), untilUnread()])
           const after = options.from === undefined ? await log.head() : positionOf(options.from) - 1
           for await (const entry of log.follow({ after, signal }))
             print(options.json === true ? JSON.stringify(entry) : describeEntry(entry))

@@ -1,8 +1,12 @@
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
+import { systemClock, within } from '@ferry/events/clock'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { openLab } from './lab.ts'
+import { ROOT, openLab } from './lab.ts'
 import type { Answered, Lab } from './lab.ts'
 
 /** The command line as an operator meets it: real processes, simulated guests. */
@@ -155,6 +159,24 @@ test('the log can be watched from any position', async () => {
   const stdout = await lab.watching(['--from', '1'], (text) => text.includes('Completed'))
   assert.match(stdout, /^#1 /)
   assert.match(stdout, 'MigrationRequested')
+})
+
+test('who has read enough of the log closes it, and nothing is complained of', async () => {
+  const words = ['ferry.mjs', 'watch', '--from', '1', '--server', lab.server()]
+  const child = spawn(process.execPath, words, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
+  try {
+    const ended = Promise.all([text(child.stderr), once(child, 'exit')])
+    await within(systemClock, 30_000, 'the first lines', once(child.stdout, 'data'))
+    child.stdout.destroy()
+    // More to print.
+    await lab.migrate({ vm: 'web1', request: 'unread' })
+    const [stderr] = await within(systemClock, 30_000, 'its end', ended)
+    assert.is(child.exitCode, 0, stderr)
+    assert.is(stderr, '')
+    await lab.ended('unread')
+  } finally {
+    child.kill('SIGKILL')
+  }
 })
 
 test('other programs find the requests with the NATS services protocol', async () => {
