@@ -10,8 +10,16 @@ export interface Clock {
   after(ms: number, act: () => void): () => void
 }
 
+/** A timer of Node's that is to last longer fires at once: a long wait is several, one after the other. */
+const LONGEST_MS = 2 ** 31 - 1
+
 const after: Clock['after'] = (ms, act) => {
-  const timer = setTimeout(act, ms)
+  let timer: ReturnType<typeof setTimeout>
+  const wait = (left: number) => {
+    const next = left > LONGEST_MS ? () => wait(left - LONGEST_MS) : act
+    timer = setTimeout(next, Math.min(left, LONGEST_MS))
+  }
+  wait(ms)
   return () => clearTimeout(timer)
 }
 
