@@ -99,8 +99,19 @@ async function call(
 ): Promise<Called> {
   signal.throwIfAborted()
   const [program = '', ...words] = command
-  // In a process group of its own, so that what it has started ends with it.
-  const child = spawn(program, words, { stdio: ['pipe', 'ignore', 'pipe'], detached: true })
+  const began = clock.elapsed()
+  let said = ''
+  const tell = (end: string): string => {
+    const lastLine = withoutValues(said, options).trim().split('\n').at(-1) ?? ''
+    const took = `${((clock.elapsed() - began) / 1000).toFixed(1)} s`
+    return `${action} ${end} after ${took}${lastLine === '' ? '' : `: ${lastLine.slice(0, MOST_TOLD)}`}`
+  }
+  const notStarted = (error: unknown): Called => {
+    const why = error instanceof Error && 'code' in error ? String(error.code) : String(error)
+    return { code: undefined, evidence: tell(`could not be started (${why})`) }
+  }
+  const child = spawned(program, words)
+  if (child instanceof Error) return notStarted(child)
   const kill = () => {
     // Without a process id it never started, and its group is not ours.
     if (child.pid === undefined) return
@@ -111,7 +122,6 @@ async function call(
     }
     child.stderr.destroy()
   }
-  let said = ''
   child.stderr.setEncoding('utf8').on('data', (text: string) => {
     said = (said + text).slice(-MOST_KEPT)
   })
@@ -124,12 +134,6 @@ async function call(
     child.once('close', resolve)
   })
   signal.addEventListener('abort', kill, { once: true })
-  const began = clock.elapsed()
-  const tell = (end: string): string => {
-    const lastLine = withoutValues(said, options).trim().split('\n').at(-1) ?? ''
-    const took = `${((clock.elapsed() - began) / 1000).toFixed(1)} s`
-    return `${action} ${end} after ${took}${lastLine === '' ? '' : `: ${lastLine.slice(0, MOST_TOLD)}`}`
-  }
   try {
     const code = await within(clock, limitMs, action, ended)
     signal.throwIfAborted()
@@ -139,12 +143,21 @@ async function call(
   } catch (error) {
     signal.throwIfAborted()
     if (error instanceof Overdue) return { code: undefined, evidence: tell('had not ended') }
-    const why = error instanceof Error && 'code' in error ? String(error.code) : String(error)
-    return { code: undefined, evidence: tell(`could not be started (${why})`) }
+    return notStarted(error)
   } finally {
     signal.removeEventListener('abort', kill)
     kill()
     ended.catch(() => {})
+  }
+}
+
+/** Of most programs that cannot be started the process tells later; of some, `spawn` throws at once. */
+function spawned(program: string, words: readonly string[]) {
+  try {
+    // In a process group of its own, so that what it has started ends with it.
+    return spawn(program, words, { stdio: ['pipe', 'ignore', 'pipe'], detached: true })
+  } catch (error) {
+    return error instanceof Error ? error : new Error(String(error))
   }
 }
 

@@ -123,6 +123,14 @@ test('a program that is not there is a failure like any other', async () => {
   assert.match(evidence, 'could not be started (ENOENT)')
 })
 
+test('nor is one of which the path leads through a file', async () => {
+  await writeFile(join(folder, 'file'), '')
+  const file = { rack2: { command: [join(folder, 'file', 'fence_test')] } }
+  const { isOff, evidence } = await fenceCommands(file, systemClock).turnOff('rack2', never)
+  assert.is(isOff, false)
+  assert.match(evidence, 'could not be started (ENOTDIR)')
+})
+
 test('for one host, one call after the other', async () => {
   const fences = await fencesWith(onlyOff)
   const outcomes = await Promise.all([
