@@ -126,15 +126,16 @@ export function judgeLimit(
   const migration = migrationOf(fleet, id)
   if (migration === undefined) return refuse({ type: 'UnknownMigration', migration: id })
   const { phase, end, policy, limitsSet, requested } = migration
+  const next = limited(policy, limits)
+  const isKept =
+    next.downtimeMs === policy.downtimeMs &&
+    next.bandwidthBytesPerSecond === policy.bandwidthBytesPerSecond
+  // Whoever changed them may not have heard the answer, and it may be over by now.
+  if (isKept && limitsSet !== undefined) return { recorded: limitsSet.position }
   if (end !== undefined) return refuse({ type: 'AlreadyEnded', migration: id, outcome: phase })
   if (!phases[phase].notes.includes('LimitsSet'))
     return refuse({ type: 'TooLateToLimit', migration: id, phase })
-  const next = limited(policy, limits)
-  if (
-    next.downtimeMs === policy.downtimeMs &&
-    next.bandwidthBytesPerSecond === policy.bandwidthBytesPerSecond
-  )
-    return { recorded: (limitsSet ?? requested).position }
+  if (isKept) return { recorded: requested.position }
   const guest = guestOf(fleet, migration)
   const older = [...fleet.hosts.values()].find(
     ({ host, report }) =>

@@ -1,5 +1,5 @@
 import { judgeRecover } from '@ferry/coordinator/decide/recover'
-import { judgeCancel, judgeStart } from '@ferry/coordinator/decide/request'
+import { judgeCancel, judgeLimit, judgeStart } from '@ferry/coordinator/decide/request'
 import type { EventOf } from '@ferry/schemas/event'
 import type { RecoverRequest } from '@ferry/schemas/request'
 import { suite } from 'uvu'
@@ -8,6 +8,7 @@ import {
   abandoned,
   cancelAsked,
   hostReported,
+  limitsSet,
   logBehind,
   logRecovered,
   needs,
@@ -29,6 +30,18 @@ test('to cancel: it was asked for, whatever came of it', () => {
   const ended = given(source, requested(), cancelAsked(), abandoned())
   assert.equal(cancel(ended, 'test'), { recorded: 3 })
   assert.is(cancel(ended, 'somebody else'), 'AlreadyEnded')
+})
+
+test('to change limits: they stand there, also when it has ended', () => {
+  const source = hostReported('rack1', [{ vm: 'web1', state: 'running' }])
+  const limits = { downtimeMs: 2000 }
+  const ended = given(source, requested(), limitsSet({ limits }), cancelAsked(), abandoned())
+  const limit = (downtimeMs: number) => {
+    const request = { migration: 'm1', by: 'test', downtimeMs }
+    return answerTo(judgeLimit(ended.fleet, request, worldAfter(ended, 0)))
+  }
+  assert.equal(limit(2000), { recorded: 3 })
+  assert.is(limit(2001), 'AlreadyEnded')
 })
 
 const ordered: EventOf<'StartOrdered'> = {
