@@ -151,6 +151,9 @@ test('a rest that stopped on its way is sent on by an operator, as the question 
       await hosts.virsh('rack1', ...words, '--listen-address', address)
       assert.is((await ended('m1')).phase, 'completed')
       await onlyOn('rack2')
+      // It fetched, it did not, it fetched again: each is said once.
+      const fetching = scene.telling.said.filter(({ event }) => event.type === 'TargetFetching')
+      assert.ok(fetching.length <= 3, `${fetching.length} times`)
     } finally {
       scene.telling.close()
     }
