@@ -1,4 +1,5 @@
 import { setMaxListeners } from 'node:events'
+import type { EventOf } from '@ferry/schemas/event'
 import { DECISIONS_VERSION, firstVersion } from '@ferry/schemas/versions'
 import type { Versions } from '@ferry/schemas/versions'
 import type { Clock } from '@ferry/events/clock'
@@ -13,6 +14,7 @@ import { beat, isKnownBy, reportInventory } from './inventory.ts'
 import type { Reporter } from './inventory.ts'
 import { reportIntruders } from './intruders.ts'
 import { journal as makeJournal } from './journal.ts'
+import type { Journal } from './journal.ts'
 import { carryOut } from './duties.ts'
 import type { HostKey } from './keys.ts'
 import { isMove } from './move.ts'
@@ -21,7 +23,7 @@ import { clearOrphans } from './orphans.ts'
 import { serve } from './serve.ts'
 import type { Does } from './serve.ts'
 import { settle } from './settle.ts'
-import { endStaleCopies } from './stale.ts'
+import { endStaleCopies, nothingStale } from './stale.ts'
 import { transferVersions as ownVersions } from './transfer/frames.ts'
 import { makePace } from './transfer/pace.ts'
 import { openPort } from './transfer/port.ts'
@@ -76,39 +78,46 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
     },
   })
   await witness.judged
-  const begin = async () => {
-    if (witness.isWell()) await endStale()
-    return readJournal()
-  }
+  let trust = witness.isWell() ? await witness.well(signal) : undefined
+  let stale = nothingStale
   let reporter: Reporter | undefined
-  const readJournal = async () => {
-    const facts = makeJournal((position) => reporter?.noted(position))
+  const emptyJournal = () => makeJournal((position) => reporter?.noted(position))
+  const readJournal = async (facts = emptyJournal()) => {
     for await (const entry of log.read({ after: 0, subject: filters.factsFrom(host), signal }))
       facts.note(entry)
     return facts
   }
   const left = { host, log: witness.log, driver, clock, say }
-  const endStale = async () => {
+  /** What a host says of a copy that was left here stands in the log as soon as that has ended. */
+  const appendTo =
+    (facts: Journal, until: AbortSignal) =>
+    async (event: EventOf<'TargetCleared'>): Promise<void> => {
+      const { position } = await witness.log.append(event, { signal: until })
+      const message = { is: 'event', event } as const
+      facts.note({ position, storedAt: clock.now(), subject: '', message })
+    }
+  const endStale = async (facts: Journal, trusted: AbortSignal) => {
+    const now = AbortSignal.any([signal, trusted])
     try {
-      for (const fact of await endStaleCopies(left)) await witness.log.append(fact, { signal })
+      stale = await endStaleCopies({ ...left, append: appendTo(facts, now), signal: now })
     } catch (error) {
       // It will be begun again when that has been answered.
       if (!(error instanceof LogLostTail)) throw error
     }
   }
+  const begin = async () => {
+    const facts = emptyJournal()
+    if (trust !== undefined) await endStale(facts, trust)
+    return readJournal(facts)
+  }
   const tidy = async () => {
     const stop = async (vm: string) => movers?.stop(vm)
     try {
-      for (const event of await clearOrphans({ ...left, stop, signal })) {
-        const { position } = await witness.log.append(event, { signal })
-        const message = { is: 'event', event } as const
-        journal.note({ position, storedAt: clock.now(), subject: '', message })
-      }
+      await clearOrphans({ ...left, stop, append: appendTo(journal, signal), signal })
     } catch (error) {
       if (!signal.aborted) say.warn({ err: error }, 'what was left here is left to the next agent')
     }
   }
-  let trust = witness.isWell() ? await witness.well(signal) : undefined
   let journal = await begin()
 
   const intruders = reportIntruders({ host, log, clock, say, signal })
@@ -136,7 +145,7 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
   const stopped = async () => {
     const alarm = witness.stoppedAt()
     if (alarm === undefined) return undefined
-    await serving.catch(() => {})
+    await Promise.all([serving.catch(() => {}), stale.over])
     await movers?.stopAll()
     return alarm
   }
@@ -165,6 +174,8 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
       const tools = { host, log: witness.log, clock, say, driver, wire, port, key, random, pace }
       const hands = { ...tools, transferVersions, voice, remembered: witness.remembered }
       const does: Does = async (command, stop, dial) => {
+        // I1: it may run elsewhere.
+        await stale.ended(command.vm, stop)
         if (movers !== undefined && isMove(command)) return movers.carryOut(command, stop, dial)
         // One of the agent before may still be at it, and of each guest one command is carried out at a time.
         await movers?.stop(command.vm)

@@ -7,7 +7,7 @@ import type { Dial } from './dial.ts'
 import { attemptOf, cleared, contestedOn, endFenced, said } from './hands.ts'
 import type { Hands } from './hands.ts'
 import { move } from './move.ts'
-import { isFenced } from './stale.ts'
+import { StaleHere, isFenced, staleCopy } from './stale.ts'
 import type { Command, Fact } from './voice.ts'
 
 /**
@@ -38,9 +38,10 @@ export function carryOut(
   }
 }
 
-/** A guest that was never moved cannot have been lost, so this one asks nobody. */
+/** A guest that was never moved cannot have been lost, so this one asks nobody but whether its copy is stale (I1). */
 async function begin(command: EventOf<'Begin'>, hands: Hands): Promise<Fact> {
-  const { driver, key, voice, transferVersions } = hands
+  const { host, log, driver, key, voice, transferVersions } = hands
+  if ((await staleCopy(log, host, command.vm)) !== undefined) throw new StaleHere(command.vm)
   const { admission, targetKey, targetReads = firstVersion, policy } = command.data
   const { copyDisks = false, directConnections, postCopyAfterMs } = policy
   const isPostCopy = postCopyAfterMs !== undefined

@@ -14,12 +14,13 @@ export async function clearOrphans(
   needs: Pick<MovingHands, 'host' | 'log' | 'driver' | 'clock' | 'say'> & {
     /** Ends whatever is at work on a guest. */
     readonly stop: (vm: string) => Promise<void>
+    /** Puts it into the log, as soon as its copy is gone. */
+    readonly append: (fact: EventOf<'TargetCleared'>) => Promise<void>
     /** Nobody waits for the log behind this. */
     readonly signal: AbortSignal
   },
-): Promise<EventOf<'TargetCleared'>[]> {
-  const { host, log, driver, say, stop, signal } = needs
-  const facts: EventOf<'TargetCleared'>[] = []
+): Promise<void> {
+  const { host, log, driver, say, stop, append, signal } = needs
   for (const { vm, receives, state } of await driver.inspect()) {
     if (receives === undefined || (state !== 'receiving' && state !== 'loaded')) continue
     const verdict = await verdictOn(log, { target: host, ...receives }, { signal })
@@ -28,13 +29,18 @@ export async function clearOrphans(
     if (prepare === undefined) continue
     const { migration, attempt } = receives
     say.warn({ vm, migration, attempt, state, verdict: verdict.id }, 'clearing what was left')
-    await stop(vm)
-    await driver.clear(vm)
+    try {
+      await stop(vm)
+      await driver.clear(vm)
+    } catch (error) {
+      if (signal.aborted) throw error
+      say.error({ vm, migration, attempt, err: error }, 'it stays, and is left to the next agent')
+      continue
+    }
     const { traceparent, data } = prepare
     const about = { vm, migration, attempt, ...(traceparent === undefined ? {} : { traceparent }) }
-    facts.push(saysCleared(about, verdict.id, { admission: data.admission }, needs))
+    await append(saysCleared(about, verdict.id, { admission: data.admission }, needs))
   }
-  return facts
 }
 
 /** The command that the copy was made by. */

@@ -10,6 +10,7 @@ import type { Dial } from './dial.ts'
 import type { Hands } from './hands.ts'
 import type { Journal } from './journal.ts'
 import { notKnown } from './not-known.ts'
+import { StaleHere } from './stale.ts'
 import type { Command, Fact } from './voice.ts'
 
 /**
@@ -238,8 +239,12 @@ async function startOnce(command: EventOf<'Start'>, delivery: Delivery, desk: De
   }
 }
 
-const isWanted = async ({ vm, data }: EventOf<'Start'>, { log }: Hands): Promise<boolean> =>
-  (await foldHistory(log, vm)).guests.get(vm)?.start?.id === data.start
+async function isWanted({ vm, data }: EventOf<'Start'>, { host, log }: Hands): Promise<boolean> {
+  const guest = (await foldHistory(log, vm)).guests.get(vm)
+  if (guest?.start?.id !== data.start) return false
+  if (guest.stale[host] !== undefined) throw new StaleHere(vm)
+  return true
+}
 
 async function started(
   { vm, data, id }: EventOf<'Start'>,

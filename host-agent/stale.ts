@@ -1,5 +1,6 @@
 import type { EventOf } from '@ferry/schemas/event'
-import { timestamp } from '@ferry/events/clock'
+import { timestamp, within } from '@ferry/events/clock'
+import type { Clock } from '@ferry/events/clock'
 import { NewerLog } from '@ferry/events/entry'
 import { migrationOf } from '@ferry/events/fleet'
 import type { StaleCopy } from '@ferry/events/guest'
@@ -15,18 +16,125 @@ import type { Command } from './voice.ts'
  */
 type Needs = Pick<MovingHands, 'host' | 'log' | 'driver' | 'clock' | 'say'>
 
-/** An agent that begins looks at what is here before it obeys or reports: nobody hears of a copy that should not be. */
-export async function endStaleCopies(needs: Needs): Promise<EventOf<'TargetCleared'>[]> {
-  const facts: EventOf<'TargetCleared'>[] = []
-  for (const { vm } of await needs.driver.inspect()) {
-    const stale = await staleCopy(needs.log, needs.host, vm).catch((error: unknown) => {
-      // The other guests of this host are not held up by it; whoever must know about this one asks again.
-      if (!(error instanceof NewerLog)) throw error
-      needs.say.error({ vm, err: error }, 'only a newer agent can say what becomes of this guest')
-    })
-    if (stale !== undefined) facts.push(await endStale(vm, stale, needs))
+/** The copies that an agent found stale when it began. */
+export type StaleCopies = {
+  /** Resolves when nothing stale is left of this guest: until then nothing is done for it here (I1). Rejects with the signal's reason. */
+  readonly ended: (vm: string, signal: AbortSignal) => Promise<void>
+  /** Resolves when nothing of it is under way any more. */
+  readonly over: Promise<void>
+}
+
+export const nothingStale: StaleCopies = { ended: async () => {}, over: Promise.resolve() }
+
+const AGAIN_MS = 500
+const AGAIN_AT_MOST_MS = 30_000
+/** Longer than a hypervisor takes that answers; one that does not keeps the other guests waiting no longer. */
+const FIRST_TRY_MS = 20_000
+
+type Fact = EventOf<'TargetCleared'>
+
+/**
+ * An agent that begins looks at what is here before it obeys or reports: nobody hears of a copy that should not be. One
+ * that cannot be ended is tried again until the signal, and only its guest waits for that. Resolves when each was tried.
+ */
+export async function endStaleCopies(
+  needs: Needs & {
+    /** Puts it into the log, as soon as its copy has ended. */
+    readonly append: (fact: Fact) => Promise<void>
+    readonly signal: AbortSignal
+  },
+): Promise<StaleCopies> {
+  const { driver, clock, say, signal } = needs
+  const ending = new Map<string, Promise<void>>()
+  const tried: Promise<unknown>[] = []
+  try {
+    for (const { vm } of await driver.inspect()) {
+      if ((await staleUnlessNewer(vm, needs)) === undefined) continue
+      const attempt = endOnce(vm, needs)
+      const first = attempt()
+      tried.push(first)
+      const ended = first.then((isOver) => (isOver ? undefined : tryAgain(attempt, clock, signal)))
+      ending.set(vm, ended)
+      ended.then(
+        () => ending.delete(vm),
+        () => {},
+      )
+    }
+  } finally {
+    await within(clock, FIRST_TRY_MS, 'the end of stale copies', Promise.all(tried)).catch(
+      (error: unknown) =>
+        say.error({ vms: [...ending.keys()], err: error }, 'stale copies are still being ended'),
+    )
   }
-  return facts
+  return {
+    ended: async (vm, stop) => {
+      const wait = ending.get(vm)
+      if (wait !== undefined) await unlessAborted(wait, stop)
+    },
+    over: Promise.allSettled(ending.values()).then(() => {}),
+  }
+}
+
+/** @returns what tries once, and resolves with whether nothing stale is left of the guest. */
+function endOnce(vm: string, needs: Parameters<typeof endStaleCopies>[0]): () => Promise<boolean> {
+  let fact: Fact | undefined
+  return async () => {
+    try {
+      // Its command may have ended it meanwhile, and another copy have come. A fact that is owed is said in any case.
+      const stale = fact === undefined ? await staleUnlessNewer(vm, needs) : undefined
+      if (stale !== undefined) fact = await endStale(vm, stale, needs)
+      if (fact !== undefined) await needs.append(fact)
+      return true
+    } catch (error) {
+      if (!needs.signal.aborted)
+        needs.say.error({ vm, err: error }, 'a stale copy stays; it will be tried again')
+      return false
+    }
+  }
+}
+
+async function tryAgain(
+  attempt: () => Promise<boolean>,
+  clock: Clock,
+  signal: AbortSignal,
+): Promise<void> {
+  for (let waitMs = AGAIN_MS; ; waitMs = Math.min(2 * waitMs, AGAIN_AT_MOST_MS)) {
+    await clock.sleep(waitMs, signal)
+    if (await attempt()) return
+  }
+}
+
+async function staleUnlessNewer(
+  vm: string,
+  { host, log, say }: Pick<Needs, 'host' | 'log' | 'say'>,
+): Promise<StaleCopy | undefined> {
+  try {
+    return await staleCopy(log, host, vm)
+  } catch (error) {
+    // The other guests of this host are not held up by it; whoever must know about this one asks again.
+    if (!(error instanceof NewerLog)) throw error
+    say.error({ vm, err: error }, 'only a newer agent can say what becomes of this guest')
+    return undefined
+  }
+}
+
+const unlessAborted = (wait: Promise<void>, signal: AbortSignal): Promise<void> =>
+  new Promise((resolve, reject) => {
+    const stop = () => reject(signal.reason)
+    if (signal.aborted) return stop()
+    signal.addEventListener('abort', stop, { once: true })
+    return void wait.then(resolve, reject).finally(() => signal.removeEventListener('abort', stop))
+  })
+
+/** Whoever asks for the guest here must wait until its stale copy has ended. */
+export class StaleHere extends Error {
+  override readonly name = 'StaleHere'
+
+  constructor(vm: string) {
+    super(
+      `a fence has made the copy of ${vm} here stale: it ends before anything else is done with it`,
+    )
+  }
 }
 
 /** The fence that makes this host's copy stale; undefined where there is none, or where it has been settled. */

@@ -32,11 +32,15 @@ const clearsNothing = () => {
   })
 }
 
-/** web1 stays on rack1, and a copy of it is left on rack2. */
+/** A guest stays on rack1, and a copy of it is left on rack2. */
+async function leaveOne(fleet: FleetInProcess, vm: string, request: string): Promise<void> {
+  await fleet.start(vm, 'rack1')
+  await fleet.migrate({ request, vm, target: 'rack2', policy: { attempts: 1 } })
+  assert.is((await fleet.ended(request)).phase, 'abandoned')
+}
+
 async function leaveCopy(fleet: FleetInProcess): Promise<void> {
-  await fleet.start('web1', 'rack1')
-  await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2', policy: { attempts: 1 } })
-  assert.is((await fleet.ended('m1')).phase, 'abandoned')
+  await leaveOne(fleet, 'web1', 'm1')
   assert.equal(places(fleet), ['rack1 web1 running', 'rack2 web1 receiving'])
 }
 
@@ -60,6 +64,32 @@ test('is cleared by the verdict on its attempt, and the guest may go there again
     assert.is((await fleet.ended('m2')).phase, 'completed')
     assert.equal(places(fleet), ['rack2 web1 running'])
   }))
+
+test('is cleared though another one cannot be', async () => {
+  let isBroken = true
+  const drivers = (driver: Driver, host: string): Driver => ({
+    ...driver,
+    receive: async () => {
+      throw new CopyFailed({ type: 'HypervisorFailed', message: 'it does not want to' })
+    },
+    clear: async (vm) => {
+      if (isBroken) return
+      if (host === 'rack2' && vm === 'web1') throw new Error('it is stuck')
+      await driver.clear(vm)
+    },
+  })
+  await withFleet(two, { drivers }, async (fleet) => {
+    await leaveOne(fleet, 'web1', 'm1')
+    await leaveOne(fleet, 'web2', 'm2')
+    isBroken = false
+    await beginAnew(fleet)
+    assert.equal(places(fleet), [
+      'rack1 web1 running',
+      'rack1 web2 running',
+      'rack2 web1 receiving',
+    ])
+  })
+})
 
 for (const [what, change] of [
   ['has run', { state: 'running' as const }],
