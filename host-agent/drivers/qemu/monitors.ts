@@ -6,6 +6,7 @@ import type { Clock } from '@ferry/events/clock'
 import { checkDepth, folderOf } from '../../folders.ts'
 import { describedNow, findCopy, kill, socketsIn } from './copy.ts'
 import type { Copy } from './copy.ts'
+import { queryMigration } from './migration.ts'
 import { QmpClosed, connectQmp, nextEvent } from './qmp.ts'
 import type { Qmp } from './qmp.ts'
 
@@ -140,13 +141,33 @@ export function openMonitors({
 
 const Status = Type.Object({ status: Type.String() })
 
+const statusOf = async (qmp: Qmp): Promise<string> =>
+  parse(Status, await qmp.execute('query-status'), 'query-status').status
+
 /** QEMU's run state in our words. One with a mark has never been started here. */
 export async function stateOf({ copy, qmp }: Attached): Promise<GuestState> {
-  const { status } = parse(Status, await qmp.execute('query-status'), 'query-status')
+  const status = await statusOf(qmp)
   if (status === 'running') return 'running'
-  if (status === 'postmigrate') return 'sent'
+  if (status === 'postmigrate') return (await isLeftByQemu(qmp)) ? 'paused' : 'sent'
   if (copy.file.receives === undefined) return 'paused'
   return status === 'paused' ? 'loaded' : 'receiving'
+}
+
+/**
+ * Whether somebody has paused the guest through a monitor of its QEMU, which keeps them apart: what is switched over is
+ * "finish-migrate" and then "postmigrate", and what was never started is "prelaunch". Only a copy with a mark was paused
+ * by its loading.
+ */
+export async function isPausedByHand({ copy, qmp }: Attached): Promise<boolean> {
+  if (copy.file.receives !== undefined) return false
+  const status = await statusOf(qmp)
+  return status === 'paused' || (status === 'postmigrate' && (await isLeftByQemu(qmp)))
+}
+
+/** A QEMU whose migration does not arrive lets the guest run on, unless somebody had paused it before the switchover. */
+async function isLeftByQemu(qmp: Qmp): Promise<boolean> {
+  const { status } = await queryMigration(qmp)
+  return status === 'cancelled' || status === 'failed'
 }
 
 /** Lets the vCPUs run. @returns when they did, by QEMU's own event. */

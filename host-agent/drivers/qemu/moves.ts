@@ -6,9 +6,9 @@ import { folderOf } from '../../folders.ts'
 import { describe, findCopies, findCopy, kill } from './copy.ts'
 import { needsOf } from './definition.ts'
 import { isUnderWay, queryMigration } from './migration.ts'
-import { letRun, stateOf } from './monitors.ts'
+import { isPausedByHand, letRun, stateOf } from './monitors.ts'
 import type { Monitors } from './monitors.ts'
-import { perform } from './perform.ts'
+import { byOtherHand, perform } from './perform.ts'
 import { nextEvent } from './qmp.ts'
 import type { Qmp } from './qmp.ts'
 import { receive } from './receive.ts'
@@ -37,6 +37,7 @@ export function qemuMoves({ guests, clock, look, attach, end, close }: Monitors)
     perform: async (vm, order) => {
       const here = await look(vm)
       if (here === undefined) throw new CopyFailed({ type: 'GuestGone', vm })
+      if (await isPausedByHand(here)) throw byOtherHand()
       // Another process began it: what it sent, and to whom, nobody knows any more.
       if (here.state !== 'running' || isUnderWay(await queryMigration(here.qmp)))
         throw new CopyFailed({ type: 'AgentRestarted' })
@@ -74,6 +75,7 @@ export function qemuMoves({ guests, clock, look, attach, end, close }: Monitors)
       if (here === undefined) return undefined
       const wasPaused = here.state !== 'running'
       await stopCopying(here.qmp, clock)
+      if (await isPausedByHand(here)) return { wasPaused, runningAt: clock.now(), leftPaused: true }
       const runningAt =
         (await stateOf(here)) === 'running' ? clock.now() : await letRun(here.qmp, clock)
       return { wasPaused, runningAt }

@@ -1,14 +1,14 @@
 import { rm } from 'node:fs/promises'
-import { within } from '@ferry/events/clock'
+import { Overdue, within } from '@ferry/events/clock'
 import type { Clock } from '@ferry/events/clock'
 import { CopyFailed } from '../../driver.ts'
 import type { PerformOrder, SentByHypervisor } from '../../driver.ts'
 import { imageFromSocket } from '../../transfer/image.ts'
 import { listenFor } from '../one-visitor.ts'
 import { socketsIn } from './copy.ts'
+import { isPausedByHand } from './monitors.ts'
 import type { Attached } from './monitors.ts'
 import { progressOf, queryMigration, setLimits, setPolicy } from './migration.ts'
-import type { Qmp } from './qmp.ts'
 
 /**
  * The source's half of a migration, told by QEMU's own events:
@@ -21,15 +21,16 @@ import type { Qmp } from './qmp.ts'
  * committed anywhere.
  */
 export async function perform(
-  { copy, qmp }: Attached,
+  here: Attached,
   order: PerformOrder,
   clock: Clock,
 ): Promise<SentByHypervisor> {
+  const { copy, qmp } = here
   const path = socketsIn(copy.folder).image
   const policy = order.dial.policy()
   await setPolicy(qmp, policy)
   const door = await listenFor(path)
-  const watched = watch(qmp, order, clock)
+  const watched = watch(here, order, clock)
   const forgetDial = order.dial.onTurn(policy, (next) => setLimits(qmp, next))
   const stop = () => door.close()
   order.signal.addEventListener('abort', stop, { once: true })
@@ -63,6 +64,13 @@ export async function perform(
   }
 }
 
+export const byOtherHand = (): CopyFailed =>
+  new CopyFailed({
+    type: 'HypervisorFailed',
+    message: 'somebody else has paused it',
+    otherHand: true,
+  })
+
 const CONNECT_MS = 10_000
 
 const overBeforeItBegan = (): never => {
@@ -72,8 +80,11 @@ const overBeforeItBegan = (): never => {
 const SAMPLE_MS = 250
 
 /** Follows QEMU's events to the end of the migration, and works the gate. */
-function watch(qmp: Qmp, order: PerformOrder, clock: Clock) {
+function watch(here: Attached, order: PerformOrder, clock: Clock) {
+  const { qmp } = here
   let pausedAt = 0
+  /** Resolves when it is known who has paused the guest. */
+  let asked: Promise<void> = Promise.resolve()
   let gatePassedAt = 0
   let rounds = 0
   let isOver = false
@@ -85,14 +96,31 @@ function watch(qmp: Qmp, order: PerformOrder, clock: Clock) {
     reject = no
   })
 
+  const refuse = async (refusal: unknown) => {
+    watched.refusal ??= refusal
+    await qmp.execute('migrate_cancel')
+  }
+  const askWho = async (): Promise<void> => {
+    try {
+      if (await isPausedByHand(here)) await refuse(byOtherHand())
+    } catch (error) {
+      // With the guest paused QEMU first flushes its disks, and says nothing while these are slow.
+      if (!(error instanceof Overdue) || isOver) throw error
+      return askWho()
+    }
+  }
   const atTheGate = async () => {
     try {
+      await asked
+      if (watched.refusal !== undefined) return
+      // QEMU stops a guest that runs before it is here.
+      if (pausedAt === 0) throw byOtherHand()
+      order.paused(pausedAt)
       await order.gate()
       gatePassedAt = clock.now()
       await qmp.execute('migrate-continue', { state: 'pre-switchover' })
     } catch (error) {
-      watched.refusal = error
-      await qmp.execute('migrate_cancel')
+      await refuse(error)
     }
   }
   const failed = async () => {
@@ -111,10 +139,13 @@ function watch(qmp: Qmp, order: PerformOrder, clock: Clock) {
   }
 
   const forget = qmp.onEvent(({ event, data, at }) => {
-    if (event === 'STOP' && pausedAt === 0) {
+    if (event === 'STOP') {
       pausedAt = at
-      order.paused(at)
+      // At once: when QEMU switches over, it does so in the same breath.
+      asked = askWho()
+      carefully(asked)
     }
+    if (event === 'RESUME') pausedAt = 0
     if (event === 'MIGRATION_PASS') {
       rounds += 1
       // With the guest paused, QEMU has better things to do than to answer questions.
