@@ -1,6 +1,6 @@
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import type { Socket } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -69,6 +69,34 @@ test('gives way to the next one of the same guest', async () => {
   await areStillOpen(1)
   await letGo(guest)
   await areOpen(0)
+})
+
+const YEAR_S = 365 * 24 * 60 * 60
+
+const wordsOf = async (pid: number): Promise<string[]> => {
+  const text = await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')
+  return text.split('\0')
+}
+
+test('keeps it open for longer than any disk is copied', async () => {
+  await makerKilled(guest)
+  const pid = Number(await readFile(join(guest, 'holder.pid'), 'utf8'))
+  await until('it to have been told to stay', async () => (await wordsOf(pid))[0] === 'sleep')
+  const [, seconds] = await wordsOf(pid)
+  assert.ok(Number(seconds) > 50 * YEAR_S, seconds)
+  await letGo(guest)
+  await areOpen(0)
+})
+
+test('is let go of as well where an agent of an earlier release has made it', async () => {
+  const earlier = spawn('sleep', ['86413'], { stdio: 'ignore' })
+  const gone = once(earlier, 'exit')
+  await once(earlier, 'spawn')
+  await mkdir(guest, { recursive: true })
+  await writeFile(join(guest, 'holder.pid'), String(earlier.pid))
+  await letGo(guest)
+  const [, signal] = await gone
+  assert.is(signal, 'SIGKILL')
 })
 
 test.run()
