@@ -16,7 +16,7 @@ import { Definition, qemuArguments } from './definition.ts'
  *                 agent.qmp      the agent's monitor
  *                 mover.qmp      the same for whoever moves it   operator.qmp   and for people
  *                 image.sock     where its image goes in or out
- *                 serial.log     qemu.pid
+ *                 qemu.pid
  */
 const GuestFile = Type.Object({
   vm: Type.String(),
@@ -58,7 +58,7 @@ export async function launch(binary: string, folder: string, file: GuestFile): P
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const pidFile = join(folder, 'qemu.pid')
   await describe(folder, file)
-  const copy = { sockets: socketsIn(folder), serialFile: join(folder, 'serial.log'), pidFile }
+  const copy = { sockets: socketsIn(folder), pidFile }
   const words = qemuArguments(file.vm, file.definition, copy, file.receives !== undefined)
   try {
     // `-daemonize`: the parent ends when the child is ready, with the child's complaint if it is not.

@@ -85,13 +85,16 @@ export const needsOf = (definition: Definition): GuestNeeds => ({
   accelerator: definition.accelerator,
 })
 
+/** QEMU wants a power of two. */
+const SERIAL_BYTES = 64 * 1024
+
 export type Sockets = { readonly agent: string; readonly mover: string; readonly operator: string }
 
 /** QEMU's arguments for a definition: the same on both hosts, but for the files of the copy and `-incoming`. */
 export function qemuArguments(
   vm: string,
   definition: Definition,
-  copy: { readonly sockets: Sockets; readonly serialFile: string; readonly pidFile: string },
+  copy: { readonly sockets: Sockets; readonly pidFile: string },
   isIncoming: boolean,
 ): string[] {
   const {
@@ -113,7 +116,8 @@ export function qemuArguments(
     // One for each who has something to say, people and their tools among them: a monitor takes one client at a time.
     monitor('mover', copy.sockets.mover),
     monitor('operator', copy.sockets.operator),
-    ['-chardev', `file,id=serial0,path=${quoted(copy.serialFile)}`, '-serial', 'chardev:serial0'],
+    // Its last words, for the operator's monitor (`ringbuf-read`): no guest can fill its host's disk.
+    ['-chardev', `ringbuf,id=serial0,size=${SERIAL_BYTES}`, '-serial', 'chardev:serial0'],
     kernel === undefined ? [] : ['-kernel', kernel],
     initrd === undefined ? [] : ['-initrd', initrd],
     append === undefined ? [] : ['-append', append],
