@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { HostRefusal } from '@ferry/schemas/refusal'
 import { systemClock } from '@ferry/events/clock'
+import { QemuNotStarted, launch } from '@ferry/host-agent/drivers/qemu/copy'
 import { qemuDriver } from '@ferry/host-agent/drivers/qemu/driver'
 import { probeQemu } from '@ferry/host-agent/drivers/qemu/probe'
 import type { QemuFacts } from '@ferry/host-agent/drivers/qemu/probe'
@@ -21,9 +22,9 @@ const test = suite('QEMU refuses')
 let root = ''
 let facts: QemuFacts
 let driver: Driver
-const open = (more: Partial<QemuFacts> = {}, name = 'host') =>
+const open = (more: Partial<QemuFacts> = {}, name = 'host', binary = 'qemu-system-x86_64') =>
   qemuDriver({
-    binary: 'qemu-system-x86_64',
+    binary,
     guests: join(root, name),
     definitions: join(root, 'vms'),
     facts: { ...facts, ...more },
@@ -129,6 +130,34 @@ test('what QEMU itself does not take, in its own words', async () => {
   const refusal = await landing({ extraArguments: ['-device', 'no-such-device'] })
   assert.ok(refusal?.type === 'HypervisorFailed' && refusal.message.includes('no-such-device'))
   await nothingIsLeft()
+})
+
+test('a QEMU that is not here, or that says nothing, and does not tell its command line', async () => {
+  const silent = join(root, 'silent-qemu')
+  await writeFile(silent, '#!/bin/sh\nexit 3\n', { mode: 0o755 })
+  for (const [binary, message] of [
+    [
+      join(root, 'no-qemu'),
+      `${root}/no-qemu is not here; on Debian: apt-get install qemu-system-x86`,
+    ],
+    [silent, `${silent} ended with code 3, and said nothing`],
+  ] as const) {
+    const broken = open({}, 'broken', binary)
+    const refusal = await landing({ append: 'password=secret' }, broken)
+    assert.equal(refusal, { type: 'HypervisorFailed', message })
+    await broken.close()
+  }
+  await nothingIsLeft()
+})
+
+test('to wait for a QEMU that does not get ready', async () => {
+  const slow = join(root, 'slow-qemu')
+  await writeFile(slow, '#!/bin/sh\nexec sleep 60\n', { mode: 0o755 })
+  const definition = { memoryMiB: 32, accelerator: 'tcg', machine: 'pc' } as const
+  const why = await launch(slow, join(root, 'slow'), { vm: 'web1', definition }, 200).catch(
+    (error: unknown) => (error instanceof QemuNotStarted ? error.said : error),
+  )
+  assert.is(why, `${slow} was not ready within 0.2 s`)
 })
 
 test('to begin without the capability that the gate needs', async () => {

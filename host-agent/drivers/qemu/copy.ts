@@ -53,7 +53,12 @@ export class QemuNotStarted extends Error {
 const START_MS = 30_000
 
 /** Starts QEMU, paused; it has left its parent and has its monitors open when this resolves. */
-export async function launch(binary: string, folder: string, file: GuestFile): Promise<Copy> {
+export async function launch(
+  binary: string,
+  folder: string,
+  file: GuestFile,
+  limitMs = START_MS,
+): Promise<Copy> {
   await rm(folder, { recursive: true, force: true })
   await mkdir(folder, { recursive: true, mode: 0o700 })
   const pidFile = join(folder, 'qemu.pid')
@@ -62,13 +67,28 @@ export async function launch(binary: string, folder: string, file: GuestFile): P
   const words = qemuArguments(file.vm, file.definition, copy, file.receives !== undefined)
   try {
     // `-daemonize`: the parent ends when the child is ready, with the child's complaint if it is not.
-    await promisify(execFile)(binary, words, { timeout: START_MS, killSignal: 'SIGKILL' })
+    await promisify(execFile)(binary, words, { timeout: limitMs, killSignal: 'SIGKILL' })
   } catch (cause) {
-    const said = cause instanceof Error && 'stderr' in cause ? String(cause.stderr) : String(cause)
     await rm(folder, { recursive: true, force: true })
-    throw new QemuNotStarted(said.trim().slice(-1000), { cause })
+    throw new QemuNotStarted(whyNotStarted(binary, cause, limitMs), { cause })
   }
   return { folder, file, pid: Number(await readFile(pidFile, 'utf8')) }
+}
+
+/** QEMU's own words, or ours where it had none; never its command line, which may hold a secret. */
+function whyNotStarted(binary: string, cause: unknown, limitMs: number): string {
+  const about: object = cause instanceof Error ? cause : {}
+  const said = 'stderr' in about ? String(about.stderr).trim().slice(-1000) : ''
+  if (said !== '') return said
+  if ('killed' in about && about.killed === true)
+    return `${binary} was not ready within ${limitMs / 1000} s`
+  const code = 'code' in about ? about.code : undefined
+  if (code === 'ENOENT') return `${binary} is not here; on Debian: apt-get install qemu-system-x86`
+  if (typeof code === 'string') return `${binary} cannot be run: ${code}`
+  const signal = 'signal' in about && typeof about.signal === 'string' ? about.signal : undefined
+  return signal === undefined
+    ? `${binary} ended with code ${String(code)}, and said nothing`
+    : `${binary} was ended by ${signal}, and said nothing`
 }
 
 /** Writes what a copy is; whole or not at all. */
