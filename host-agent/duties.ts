@@ -1,4 +1,5 @@
 import type { EventOf } from '@ferry/schemas/event'
+import { SEALED_AT_MOST } from '@ferry/schemas/words'
 import { agreed, apart, firstVersion, nearest } from '@ferry/schemas/versions'
 import type { HostRefusal } from '@ferry/schemas/refusal'
 import { facts } from '@ferry/events/subjects'
@@ -68,6 +69,8 @@ async function begin(command: EventOf<'Begin'>, hands: Hands): Promise<Fact> {
   if ('refusal' in answer) return refuse(answer.refusal)
   const { needs, definition } = answer
   const sealedDefinition = key.seal(Buffer.from(definition), targetKey)
+  const tooLong = longer('definition', sealedDefinition)
+  if (tooLong !== undefined) return refuse(tooLong)
   return {
     ...voice.about(command, 'MigrationBegun'),
     type: 'MigrationBegun',
@@ -81,6 +84,16 @@ async function begin(command: EventOf<'Begin'>, hands: Hands): Promise<Fact> {
     },
   }
 }
+
+/** What no message can hold would be void, and nobody would say why. */
+const longer = (path: string, sealed = ''): HostRefusal | undefined =>
+  sealed.length <= SEALED_AT_MOST
+    ? undefined
+    : {
+        type: 'DefinitionInvalid',
+        path,
+        problem: `is too large: ${sealed.length} bytes when it is sealed, and a message holds ${SEALED_AT_MOST}`,
+      }
 
 /** A transfer that nobody has come for is worth nothing after this. */
 const TRANSFER_EXPIRES_MS = 60_000
@@ -113,6 +126,13 @@ async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact 
   const sealedKey = key.seal(random(KEY_BYTES), sourceKey)
   const answer = await preparing
   if (answer !== undefined && 'type' in answer) return refuse(answer)
+  const sealedCookie =
+    answer === undefined ? undefined : key.seal(Buffer.from(answer.cookie), sourceKey)
+  const tooLong = longer('cookie', sealedCookie)
+  if (tooLong !== undefined) {
+    await driver.clear(vm)
+    return refuse(tooLong)
+  }
 
   const expiresAt = clock.now() + TRANSFER_EXPIRES_MS
   port.expect(transfer, attemptOf(command), expiresAt)
@@ -124,9 +144,7 @@ async function prepare(command: EventOf<'Prepare'>, hands: Hands): Promise<Fact 
       transfer,
       address: port.address,
       sealedKey,
-      ...(answer === undefined
-        ? {}
-        : { sealedCookie: key.seal(Buffer.from(answer.cookie), sourceKey) }),
+      ...(sealedCookie === undefined ? {} : { sealedCookie }),
       expiresAt,
       ...version,
     },

@@ -39,8 +39,14 @@ export const Text = Type.String({ maxLength: 4096 })
 /** A public curve key (xkey) of a host: what others seal for it. */
 export const CurveKey = Type.String({ pattern: '^X[A-Z2-7]{55}$' })
 
+/** So many letters: whoever seals more than that can hold says so, for it would be void. */
+export const SEALED_AT_MOST = 262144
+
 /** Bytes that only their reader can open, as base64. */
-export const Sealed = Type.String({ pattern: '^[A-Za-z0-9+/]+={0,2}$', maxLength: 262144 })
+export const Sealed = Type.String({
+  pattern: '^[A-Za-z0-9+/]+={0,2}$',
+  maxLength: SEALED_AT_MOST,
+})
 
 export const Port = Type.Integer({ minimum: 1, maximum: 65535 })
 

@@ -50,6 +50,44 @@ function heldBack(call: 'begin' | 'prepare' | 'perform' | 'release') {
 /** What the target's hypervisor says when it has prepared: it may hold a password. */
 const COOKIE = '<graphics passwd="swordfish"/>'
 
+const TOO_LARGE = 'x'.repeat(200_000)
+
+test('a definition that no message can hold is refused, with its size', async () => {
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    begin: async (vm, leave) => ({ ...(await driver.begin(vm, leave)), definition: TOO_LARGE }),
+  })
+  await withFleet(two, { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2', policy: { attempts: 1 } })
+    const { phase, end } = await fleet.ended('m1')
+    assert.is(phase, 'abandoned')
+    assert.match(
+      JSON.stringify(end?.cause),
+      /"path":"definition","problem":"is too large: 26\d{4} bytes/,
+    )
+    assert.equal(places(fleet), ['rack1 running'])
+  })
+})
+
+test('a cookie that no message can hold is refused, and nothing is left of its copy', async () => {
+  const drivers = (driver: Driver): Driver => ({
+    ...driver,
+    prepare: async (landing) => (await driver.prepare(landing)) ?? { cookie: TOO_LARGE },
+  })
+  await withFleet(two, { drivers }, async (fleet) => {
+    await fleet.start('web1', 'rack1')
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2', policy: { attempts: 1 } })
+    const { phase, end } = await fleet.ended('m1')
+    assert.is(phase, 'abandoned')
+    assert.match(
+      JSON.stringify(end?.cause),
+      /"path":"cookie","problem":"is too large: 26\d{4} bytes/,
+    )
+    assert.equal(places(fleet), ['rack1 running'])
+  })
+})
+
 test("what the target's hypervisor has to say to the source's gets there, sealed", async () => {
   const heard: (string | undefined)[] = []
   const drivers = (driver: Driver): Driver => ({
