@@ -1,4 +1,5 @@
-import { mkdir, open, readFile } from 'node:fs/promises'
+import { randomBytes } from 'node:crypto'
+import { link, mkdir, open, readFile, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { createCurve, fromCurveSeed } from '@nats-io/nkeys'
 
@@ -24,14 +25,41 @@ export async function hostKey(file: string): Promise<HostKey> {
 }
 
 async function seedIn(file: string): Promise<Uint8Array> {
+  const found = await seedAlready(file)
+  if (found !== undefined) return found
+  const folder = dirname(file)
+  await mkdir(folder, { recursive: true, mode: 0o700 })
+  const made = `${file}.${randomBytes(NAME_BYTES).toString('hex')}`
   try {
-    return await readFile(file)
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
+    await writeWhole(made, createCurve().getSeed())
+    // Whole or not at all, and never over another: whoever was first has made the host's key.
+    await link(made, file).catch((error: unknown) => {
+      if (codeOf(error) !== 'EEXIST') throw error
+    })
+  } finally {
+    await rm(made, { force: true })
   }
-  await mkdir(dirname(file), { recursive: true, mode: 0o700 })
-  const seed = createCurve().getSeed()
-  const handle = await open(file, 'wx', 0o600)
+  await sync(folder)
+  return readFile(file)
+}
+
+const NAME_BYTES = 8
+
+/** A file that is empty was left by a power cut before anybody could have sealed for its key. */
+async function seedAlready(file: string): Promise<Uint8Array | undefined> {
+  try {
+    const seed = await readFile(file)
+    if (seed.length > 0) return seed
+  } catch (error) {
+    if (codeOf(error) !== 'ENOENT') throw error
+    return undefined
+  }
+  await rm(file)
+  return undefined
+}
+
+async function writeWhole(path: string, seed: Uint8Array): Promise<void> {
+  const handle = await open(path, 'wx', 0o600)
   try {
     await handle.writeFile(seed)
     // A key that the log has seen must not be lost to a power cut.
@@ -39,5 +67,16 @@ async function seedIn(file: string): Promise<Uint8Array> {
   } finally {
     await handle.close()
   }
-  return seed
 }
+
+async function sync(folder: string): Promise<void> {
+  const handle = await open(folder)
+  try {
+    await handle.sync()
+  } finally {
+    await handle.close()
+  }
+}
+
+const codeOf = (error: unknown): unknown =>
+  error instanceof Error && 'code' in error ? error.code : undefined

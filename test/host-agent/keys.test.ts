@@ -1,4 +1,4 @@
-import { mkdtemp, rm, stat } from 'node:fs/promises'
+import { mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { hostKey } from '@ferry/host-agent/keys'
@@ -36,6 +36,20 @@ test('does not open what was sealed for another, by another, or was changed on t
   const bytes = Buffer.from(sealed, 'base64')
   bytes[bytes.length - 1] = (bytes.at(-1) ?? 0) ^ 1
   assert.is(two.open(bytes.toString('base64'), one.public), undefined)
+})
+
+test('is made anew where a power cut has left an empty file', async () => {
+  await writeFile(join(folder, 'cut'), '')
+  const made = await hostKey(join(folder, 'cut'))
+  assert.is((await hostKey(join(folder, 'cut'))).public, made.public)
+  assert.is((await stat(join(folder, 'cut'))).mode & 0o777, 0o600)
+})
+
+test('is one, though two make it at once, and leaves nothing else behind', async () => {
+  const alone = join(folder, 'alone')
+  const [one, two] = await Promise.all([hostKey(join(alone, 'key')), hostKey(join(alone, 'key'))])
+  assert.is(one.public, two.public)
+  assert.equal(await readdir(alone), ['key'])
 })
 
 test('stands in a file that only the agent may read', async () => {
