@@ -110,9 +110,13 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
     const over = mover.ended.then(async (outcome) => {
       if (isLettingGo) return outcome
       if (outcome === undefined) await mover.kill()
-      await bury(mover.folder)
-      present.delete(mover.folder)
-      share()
+      try {
+        await bury(mover.folder)
+      } finally {
+        // What cannot be read now is read before the next one of this guest begins.
+        present.delete(mover.folder)
+        share()
+      }
       return outcome
     })
     over.catch((error: unknown) => say.error({ err: error }, 'what a mover left cannot be read'))
@@ -195,7 +199,7 @@ export async function openMovers(edges: MoversEdges): Promise<Movers> {
     })
     try {
       await Promise.race([within(clock, BEGIN_MS, 'the beginning of a mover', isOpen), aborted])
-      await rm(folder, { recursive: true, force: true })
+      await bury(folder)
       await rename(atFirst, folder)
       tell(child, { order: { command, mark, ...bandwidth } })
       const mover = await reach(folder, clock)

@@ -61,6 +61,28 @@ test('is remembered when it saw more of the log than its agent', async () => {
   assert.equal(await found(further), further)
 })
 
+test('and cannot be read does not block its guest for longer than that', async () => {
+  const stateDirectory = await mkdtemp(join(tmpdir(), 'ferry-movers-'))
+  try {
+    const folder = join(stateDirectory, 'movers', 'web1')
+    // What is a folder cannot be read as a watermark.
+    await mkdir(join(folder, 'watermark'), { recursive: true })
+    const door = await openDoor(folder, Promise.resolve({ command: 'Perform' }), () => {})
+    const { movers } = await agentIn(stateDirectory)
+    await door.over('its answer')
+    await until('it to be forgotten', () =>
+      movers.stop('web1').then(
+        () => true,
+        () => false,
+      ),
+    )
+    assert.equal(await readdir(folder), ['mover.pid', 'watermark'])
+    movers.letGo()
+  } finally {
+    await rm(stateDirectory, { recursive: true })
+  }
+})
+
 test('is not remembered when its agent saw more', async () => {
   assert.equal(await found({ ...seenByAgent, position: 5, id: 'five' }), seenByAgent)
 })
