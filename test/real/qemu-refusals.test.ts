@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { promisify } from 'node:util'
 import type { HostRefusal } from '@ferry/schemas/refusal'
 import { systemClock } from '@ferry/events/clock'
-import { QemuNotStarted, launch } from '@ferry/host-agent/drivers/qemu/copy'
+import { QemuNotStarted, findLost, launch } from '@ferry/host-agent/drivers/qemu/copy'
 import { qemuDriver } from '@ferry/host-agent/drivers/qemu/driver'
 import { probeQemu } from '@ferry/host-agent/drivers/qemu/probe'
 import type { QemuFacts } from '@ferry/host-agent/drivers/qemu/probe'
@@ -158,6 +158,24 @@ test('to wait for a QEMU that does not get ready', async () => {
     (error: unknown) => (error instanceof QemuNotStarted ? error.said : error),
   )
   assert.is(why, `${slow} was not ready within 0.2 s`)
+})
+
+test('what has not got ready in time does not come up later, for the next attempt to stumble over', async () => {
+  const slow = join(root, 'slow-child')
+  const child = "sh -c 'while :; do sleep 0.1; done' child"
+  await writeFile(slow, `#!/bin/sh\n${child} "$@" >/dev/null 2>&1 &\nwait\n`, { mode: 0o755 })
+  const definition = { memoryMiB: 32, accelerator: 'tcg', machine: 'pc' } as const
+  const folder = join(root, 'slow')
+  const failed = await launch(slow, folder, { vm: 'web1', definition }, 500).catch(
+    (error: unknown) => error,
+  )
+  assert.instance(failed, QemuNotStarted)
+  try {
+    await until('it to be gone', async () => (await findLost(folder)) === undefined, 3000)
+  } finally {
+    const lost = await findLost(folder)
+    if (lost !== undefined) process.kill(lost, 'SIGKILL')
+  }
 })
 
 test('to begin without the capability that the gate needs', async () => {

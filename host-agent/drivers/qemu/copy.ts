@@ -69,6 +69,9 @@ export async function launch(
     // `-daemonize`: the parent ends when the child is ready, with the child's complaint if it is not.
     await promisify(execFile)(binary, words, { timeout: limitMs, killSignal: 'SIGKILL' })
   } catch (cause) {
+    // Its child may still be getting ready; nobody would find it by its folder any more.
+    const lost = await findLost(folder)
+    if (lost !== undefined) signal(lost, 'SIGKILL')
     await rm(folder, { recursive: true, force: true })
     throw new QemuNotStarted(whyNotStarted(binary, cause, limitMs), { cause })
   }
