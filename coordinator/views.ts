@@ -20,11 +20,10 @@ export function statusView(fleet: Fleet, id: string, world: World): StatusView |
 }
 
 export function fleetView(fleet: Fleet, world: World): FleetView {
-  const usedOn = (host: string) =>
-    [...fleet.guests.values()].reduce(
-      (sum, { seenOn }) => sum + (seenOn[host]?.needs.memoryBytes ?? 0),
-      0,
-    )
+  const used = new Map<string, number>()
+  for (const { seenOn } of fleet.guests.values())
+    for (const [host, { needs }] of Object.entries(seenOn))
+      used.set(host, (used.get(host) ?? 0) + needs.memoryBytes)
   return {
     position: fleet.position,
     ...(fleet.leader === undefined ? {} : { leader: fleet.leader.coordinator }),
@@ -33,7 +32,7 @@ export function fleetView(fleet: Fleet, world: World): FleetView {
       isAlive: world.alive.has(host),
       hypervisor: `${report.hypervisor} ${report.hypervisorVersion}`,
       memoryBytes: report.memoryBytes,
-      usedBytes: usedOn(host),
+      usedBytes: used.get(host) ?? 0,
       address: `${report.address.host}:${report.address.port}`,
       agentVersion: report.agentVersion,
     })),

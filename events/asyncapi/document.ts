@@ -70,7 +70,7 @@ function asyncApi(): object {
     info: {
       title: 'Ferry',
       version: '1',
-      description: `The event log of live migrations. Everything but progress stands in the JetStream stream ${streams.log.name}, progress in ${streams.progress.name}. Messages are CloudEvents 1.0, structured JSON.`,
+      description: `The event log of live migrations. Everything but progress stands in the JetStream stream ${streams.log.name}, progress in ${streams.progress.name}. Messages are CloudEvents 1.0, structured JSON. A reply that does not fit into one message comes in parts to a request with the header Ferry-Takes-Parts: yes. Each has the header Ferry-Part, 1/3, 2/3 and 3/3 for example, and the parts one behind the other are the reply.`,
     },
     defaultContentType: 'application/cloudevents+json',
     channels: {
