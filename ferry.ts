@@ -26,5 +26,9 @@ for (const verb of [...verbs(checkHost), agentVerb(ending, untilInterrupted)])
   program.addCommand(verb.copyInheritedSettings(program))
 program.addCommand(complete(program).copyInheritedSettings(program))
 await program.parseAsync()
+// A socket takes what is long in pieces: all of it goes out first.
+await new Promise<void>((resolve) => {
+  process.stdout.write('', () => resolve())
+})
 // Not by itself: a connection that was just being made anew when it was closed leaves a socket open (nats.js).
 process.exit()
