@@ -2,9 +2,10 @@ import type { FleetView, MigrationView, StatusView } from '@ferry/schemas/view'
 import type { Fleet } from '@ferry/events/fleet'
 import { migrationOf } from '@ferry/events/fleet'
 import { runningOn } from '@ferry/events/guest'
+import type { Guest } from '@ferry/events/guest'
 import { targetOf } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
-import { phases } from '@ferry/events/phases'
+import { isEnded, phases } from '@ferry/events/phases'
 import { causeSentence, hostRefusalSentence, unfitSentence } from '@ferry/events/sentences'
 import { admit } from './decide/admission.ts'
 import { doubtQuestion } from './decide/doubt.ts'
@@ -46,12 +47,21 @@ export function fleetView(fleet: Fleet, world: World): FleetView {
       })),
       ...(guest.start === undefined ? {} : { startingOn: guest.start.host }),
       isAlarming: runningOn(guest).length > 1,
-      ...(guest.migration === undefined
+      ...(guest.migration === undefined || isLongPast(guest, guest.migration, world)
         ? {}
         : { migration: migrationView(fleet, guest.migration, world) }),
     })),
   }
 }
+
+/** A guest that is nowhere has left, as a rule. The fleet is full of its last migration, which the log can still tell. */
+const isLongPast = ({ seenOn }: Guest, { phase, since, end }: Migration, { now }: World): boolean =>
+  Object.keys(seenOn).length === 0 &&
+  isEnded(phase) &&
+  (end?.openDuties ?? []).length === 0 &&
+  now - since.storedAt > SHOWN_FOR_MS
+
+const SHOWN_FOR_MS = 24 * 60 * 60 * 1000
 
 function migrationView(fleet: Fleet, migration: Migration, world: World): MigrationView {
   const { id, vm, source, phase, attempt, policy, by, requested, since, end, cancelAsked } =
