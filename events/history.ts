@@ -2,7 +2,7 @@ import { mustBeKnown } from './entry.ts'
 import type { Entry } from './entry.ts'
 import { replay } from './fleet.ts'
 import type { Fleet } from './fleet.ts'
-import type { Log } from './log.ts'
+import type { Log, Patience } from './log.ts'
 import { decisions, filters } from './subjects.ts'
 
 /**
@@ -10,12 +10,16 @@ import { decisions, filters } from './subjects.ts'
  * its migrations are in it, because each decision names the one before; and all admissions, for the same reason, and
  * all recoveries of the log, which may say where it belongs.
  */
-export async function* historyOf(log: Log, vm: string): AsyncGenerator<Entry, void, undefined> {
+export async function* historyOf(
+  log: Log,
+  vm: string,
+  patience: Patience = {},
+): AsyncGenerator<Entry, void, undefined> {
   // One moment for all subjects: without it a late answer could be missing beside a decision that came after it.
-  const upTo = await log.head()
+  const upTo = await log.head(patience)
   const read = async (subject: string): Promise<Entry[]> => {
     const entries: Entry[] = []
-    for await (const entry of log.read({ after: 0, subject }))
+    for await (const entry of log.read({ after: 0, subject, ...patience }))
       if (entry.position <= upTo) entries.push(entry)
     return entries
   }

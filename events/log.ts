@@ -31,8 +31,13 @@ export interface Log {
   /** The position of the last entry of all. */
   head(options?: Patience): Promise<number>
 
-  /** All entries behind a position, up to the head as it was at the call. `subject` may have wildcards. */
-  read(range: { after: number; subject?: string; signal?: AbortSignal }): AsyncIterable<Entry>
+  /**
+   * All entries behind a position, up to the head as it was at the call. `subject` may have wildcards. A log that falls
+   * silent is waited for as long as `patienceMs` says: for ever, where nothing is said.
+   *
+   * @throws {LogUnavailable} behind that.
+   */
+  read(range: Patience & { after: number; subject?: string }): AsyncIterable<Entry>
 
   /** All entries behind a position, for ever, or until the signal; it rides out disconnections by itself. */
   follow(range: { after: number; subject?: string; signal: AbortSignal }): AsyncIterable<Entry>
@@ -55,7 +60,7 @@ export interface Log {
 
 export type AppendOptions = Patience & { readonly expect?: number }
 
-/** How long to go on asking before `LogUnavailable`. */
+/** How long to go on asking a log that is silent before `LogUnavailable`. */
 export type Patience = { readonly patienceMs?: number; readonly signal?: AbortSignal }
 
 export type Stored = { readonly position: number }

@@ -6,6 +6,7 @@ import type { Connection } from '@ferry/events/log/connect'
 import { snapshotFaultSentence } from '@ferry/events/sentences'
 import { hashOf } from '@ferry/events/snapshot'
 import { openSnapshot } from '../start-from.ts'
+import { READING } from './reading.ts'
 
 /** The newest snapshot: can a coordinator start from it, and does a full replay give the same state, by hash (I8)? */
 export async function snapshotCheck(
@@ -27,7 +28,7 @@ export async function snapshotCheck(
   const { position, sha256 } = opened.seal
   const found = `position ${position}, ${sha256}`
   if (!isReplayed) return good(what, `${found}; --replay compares it with the log`)
-  const replayed = await hashOf(await replay(upTo(position, log.read({ after: 0 }))))
+  const replayed = await hashOf(await replay(upTo(position, log.read({ after: 0, ...READING }))))
   return replayed === sha256
     ? good(what, `${found}; a full replay gives ${replayed}`)
     : bad(

@@ -5,6 +5,7 @@ import { findings } from '../decide/findings.ts'
 import type { Finding } from '../decide/findings.ts'
 import { exits, print, printJson, request, withConnection } from './context.ts'
 import type { LogOptions } from './context.ts'
+import { READING } from './reading.ts'
 
 /** `ferry doctor --fleet`: the log, folded here, against what the hosts say; who is alive, a coordinator knows. */
 export const doctorFleet = (options: LogOptions & { readonly json?: boolean }): Promise<number> =>
@@ -23,7 +24,7 @@ export async function showFindings(connection: Connection): Promise<Finding[]> {
 
 async function findingsNow(connection: Connection): Promise<Finding[]> {
   const fleet = emptyFleet()
-  for await (const entry of connection.log.read({ after: 0 })) follow(fleet, entry)
+  for await (const entry of connection.log.read({ after: 0, ...READING })) follow(fleet, entry)
   const { hosts } = await request(connection, 'fleet', {}, FleetView)
   const alive = hosts.filter(({ isAlive }) => isAlive).map(({ host }) => host)
   return findings(fleet, new Set(alive))

@@ -8,6 +8,7 @@ import { timelineOf } from '@ferry/events/timeline'
 import type { AttemptTimeline, ClockReading, Timeline } from '@ferry/events/timeline'
 import { Exit, exits } from './context.ts'
 import { limitsText } from './describe.ts'
+import { READING } from './reading.ts'
 import { dateAndTime, duration, rate, size, table, timeOfDay } from './words.ts'
 
 /** Reads one migration's story out of the log. No coordinator is needed for it. */
@@ -16,11 +17,11 @@ export async function readTimeline(
   id: string,
 ): Promise<Timeline> {
   const vm = await guestOf(log, id)
-  const entries = await collect(historyOf(log, vm))
+  const entries = await collect(historyOf(log, vm, READING))
 
   const clocks = new Map<string, ClockReading>()
   for (const host of hostsIn(entries)) {
-    const report = (await log.last(hostSubject(host)))?.message
+    const report = (await log.last(hostSubject(host), READING))?.message
     const clock =
       report?.is === 'event' && report.event.type === 'HostReported'
         ? report.event.data.clock
@@ -34,7 +35,8 @@ export async function readTimeline(
 }
 
 async function guestOf(log: Log, id: string): Promise<string> {
-  for await (const { message } of log.read({ after: 0, subject: filters.allDecisions }))
+  const decisions = log.read({ after: 0, subject: filters.allDecisions, ...READING })
+  for await (const { message } of decisions)
     if (
       message.is === 'event' &&
       message.event.type === 'MigrationRequested' &&

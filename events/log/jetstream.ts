@@ -52,42 +52,62 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
       }
     })
 
-  /** Runs a consumer; opens it anew, behind the last position it gave, whenever it ends or the connection came back. */
+  /**
+   * Runs a consumer; opens it anew, behind the last position it gave, whenever it ends or the connection came back.
+   *
+   * @throws {LogUnavailable} when nothing has come for as long as the patience, where there is an end to it.
+   */
   async function* running(
-    open: (after: number) => Promise<Consumer | undefined>,
+    open: (after: number, leftMs: number) => Promise<Consumer | undefined>,
     after: number,
-    signal?: AbortSignal,
+    { signal, patienceMs = Infinity }: Patience = {},
   ): AsyncGenerator<JsMsg, void, undefined> {
     let position = after
+    let silentSince = clock.elapsed()
+    const left = () => patienceMs - (clock.elapsed() - silentSince)
     const isOver = () => signal?.aborted === true || nc.isClosed()
     while (!isOver()) {
       let taken: ConsumerMessages | undefined
+      let trouble: unknown
       const reopen = () => taken?.stop()
       const forget = onReconnect(reopen)
+      let forgive = () => {}
       signal?.addEventListener('abort', reopen, { once: true })
       try {
-        const consumer = await open(position)
+        const consumer = await open(position, left())
         if (consumer === undefined) return
         taken = await consumer.consume({ max_messages: 1000, expires: 6000, idle_heartbeat: 1500 })
         if (isOver()) return
+        forgive = endAfter(left(), reopen)
         for await (const message of taken) {
+          forgive()
           heard()
           position = message.seq
           yield message
+          // However long that took, it was not the log that was silent.
+          silentSince = clock.elapsed()
+          forgive = endAfter(patienceMs, reopen)
         }
       } catch (error) {
         if (nc.isClosed()) throw new LogUnavailable('following it', 0, { cause: error })
         if (isMisused(error)) throw error
+        trouble = error
         // Whatever ended the consumer, the position tells where to go on; the pause below bounds how often.
       } finally {
+        forgive()
         forget()
         signal?.removeEventListener('abort', reopen)
         // Not waited for: what nobody has begun to read never says that it is closed.
         taken?.stop()
       }
+      if (left() <= 0 && !isOver())
+        throw new LogUnavailable('reading it', patienceMs - left(), { cause: trouble })
       await clock.sleep(AGAIN_MS, signal).catch(() => {})
     }
   }
+
+  const endAfter = (ms: number, act: () => void): (() => void) =>
+    ms === Infinity ? () => {} : clock.after(Math.max(0, ms), act)
 
   const ordered = (from: number, subject?: string) =>
     js.consumers.get(stream, {
@@ -128,29 +148,31 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
         async () => (await jsm.streams.info(stream)).state.last_seq,
       ),
 
-    async *read({ after, subject, signal }) {
+    async *read({ after, subject, ...patience }) {
       // How much is pending says the server on which the consumer lives: a follower that lags. Its leader is asked instead.
       let end: Entry | undefined
-      const open = async (position: number) => {
-        const patience = signal === undefined ? {} : { signal }
+      const open = async (position: number, leftMs: number) => {
+        const limit = leftMs === Infinity ? {} : { patienceMs: leftMs }
         // Asked again whenever the log was away: it may have come back shorter, and what is not there never comes.
-        end = await stored('reading on', patience, { last_by_subj: subject ?? '>' })
+        end = await stored(
+          'reading on',
+          { ...patience, ...limit },
+          { last_by_subj: subject ?? '>' },
+        )
         return end === undefined || end.position <= position
           ? undefined
           : ordered(position + 1, subject)
       }
-      for await (const message of running(open, after, signal)) {
+      for await (const message of running(open, after, patience)) {
         yield asEntry(message)
         if (end !== undefined && message.seq >= end.position) return
       }
     },
 
     async *follow({ after, subject, signal }) {
-      for await (const message of running(
-        (position) => ordered(position + 1, subject),
-        after,
+      for await (const message of running((position) => ordered(position + 1, subject), after, {
         signal,
-      ))
+      }))
         yield asEntry(message)
     },
 
@@ -166,7 +188,7 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
         })
         return js.consumers.get(stream, durable)
       }
-      for await (const message of running(open, 0, signal)) yield asDelivery(message)
+      for await (const message of running(open, 0, { signal })) yield asDelivery(message)
     },
 
     silentForMs,
