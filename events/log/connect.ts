@@ -9,8 +9,16 @@ import {
 import type { JetStreamManager, StreamConfig, StreamInfo } from '@nats-io/jetstream'
 import { Kvm } from '@nats-io/kv'
 import type { KV } from '@nats-io/kv'
-import { connect as connectNats, credsAuthenticator, millis, nanos } from 'nats'
-import type { NatsConnection } from 'nats'
+import {
+  AuthorizationError,
+  UserAuthenticationExpiredError,
+  connect as connectNats,
+  credsAuthenticator,
+  millis,
+  nanos,
+} from 'nats'
+import type { Authenticator, NatsConnection } from 'nats'
+import { Invalid } from '@ferry/schemas/parse'
 import type { CopyProgress } from '@ferry/schemas/policy'
 import { within } from '../clock.ts'
 import type { Clock } from '../clock.ts'
@@ -78,13 +86,15 @@ export async function connect(
   options: ConnectOptions = {},
 ): Promise<Connection> {
   const { patienceMs = 10_000, create, durability = 'any', signal } = options
+  const authenticator = await authenticatorOf(address)
   const began = clock.elapsed()
   const attempt = async <T>(what: string, request: () => Promise<T>): Promise<T> => {
     for (;;) {
+      const left = patienceMs - (clock.elapsed() - began)
       try {
-        return await request()
+        return await within(clock, Math.max(1, left), what, request())
       } catch (error) {
-        if (error instanceof NotDurable) throw error
+        if (error instanceof NotDurable || error instanceof Invalid) throw error
         const waited = clock.elapsed() - began
         if (waited + AGAIN_MS > patienceMs) throw new LogUnavailable(what, waited, { cause: error })
       }
@@ -92,7 +102,7 @@ export async function connect(
     }
   }
 
-  const nc = await attempt(`no nats-server at ${address.servers.join(', ')}`, () => dial(address))
+  const nc = await dialed(address, authenticator, attempt)
   try {
     const jsm = await attempt(`no JetStream at ${nc.getServer()}`, () =>
       jetstreamManager(nc, { timeout: 2000 }),
@@ -145,21 +155,74 @@ export async function connect(
 
 const CLOSE_MS = 2000
 
-async function dial({ servers, name, credentialsFile }: LogAddress): Promise<NatsConnection> {
-  return connectNats({
+type Attempt = <T>(what: string, request: () => Promise<T>) => Promise<T>
+
+/** @throws {Invalid} when a server does not let it in: asked again it would say the same. */
+async function dialed(
+  address: LogAddress,
+  authenticator: Authenticator | undefined,
+  attempt: Attempt,
+): Promise<NatsConnection> {
+  const servers = address.servers.join(', ')
+  let last: Promise<NatsConnection> | undefined
+  try {
+    return await attempt(`no nats-server at ${servers}`, async () => {
+      last = dial(address, authenticator)
+      try {
+        return await last
+      } catch (error) {
+        if (!isTurnedAway(error)) throw error
+        const { credentialsFile } = address
+        const what = credentialsFile === undefined ? 'asked for' : 'refused'
+        throw new Invalid('the credentials', '', credentialsFile, `are ${what} by ${servers}`)
+      }
+    })
+  } catch (error) {
+    // One that comes when nobody waits for it any more.
+    last?.then((late) => late.close()).catch(() => {})
+    throw error
+  }
+}
+
+/** One that has to be asked again says the same in another way: it was too busy to look at them. */
+const isTurnedAway = (error: unknown): boolean =>
+  error instanceof UserAuthenticationExpiredError ||
+  (error instanceof AuthorizationError && !/timeout/i.test(error.message))
+
+/** One server of several may be dead: so long it is listened to before the next one is asked. nats.js takes 20 s. */
+const DIAL_MS = 2000
+
+const dial = (
+  { servers, name }: LogAddress,
+  authenticator: Authenticator | undefined,
+): Promise<NatsConnection> =>
+  connectNats({
     servers: [...servers],
     name,
+    timeout: DIAL_MS,
     maxReconnectAttempts: -1,
     reconnectTimeWait: 200,
     reconnectJitter: 50,
     pingInterval: 5000,
     maxPingOut: 2,
-    ...(credentialsFile === undefined ? {} : { authenticator: await credentials(credentialsFile) }),
+    ...(authenticator === undefined ? {} : { authenticator }),
   })
-}
 
-async function credentials(file: string) {
-  return credsAuthenticator(await readFile(file))
+/**
+ * @throws {Invalid} when the file holds something else.
+ * @throws whatever the system says of a file that is not there.
+ */
+async function authenticatorOf({
+  credentialsFile,
+}: LogAddress): Promise<Authenticator | undefined> {
+  if (credentialsFile === undefined) return undefined
+  const authenticator = credsAuthenticator(await readFile(credentialsFile))
+  try {
+    authenticator('')
+  } catch {
+    throw new Invalid('the credentials', '', credentialsFile, 'must be a file that NATS made')
+  }
+  return authenticator
 }
 
 /** The log's stream: as it stands, or as it is to be made. */
