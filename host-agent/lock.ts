@@ -1,6 +1,5 @@
-import { rm } from 'node:fs/promises'
-import { createConnection, createServer } from 'node:net'
 import { join } from 'node:path'
+import { takeLock } from '@ferry/events/log/lock'
 
 export class DirectoryInUse extends Error {
   override readonly name = 'DirectoryInUse'
@@ -11,34 +10,12 @@ export class DirectoryInUse extends Error {
 }
 
 /**
- * One agent for each state directory: two would answer the same commands. The lock is a unix socket that the agent
- * listens on, so it is gone with its process, however that ended.
+ * One agent for each state directory: two would answer the same commands.
  *
  * @returns how to give it back.
  */
 export async function lockDirectory(directory: string): Promise<() => Promise<void>> {
-  const path = join(directory, 'agent.lock')
-  if (await answers(path)) throw new DirectoryInUse(directory)
-  await rm(path, { force: true })
-  const server = createServer((visitor) => visitor.destroy())
-  await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
-    server.listen(path, resolve)
-  })
-  server.unref()
-  return async () => {
-    await new Promise<void>((resolve) => {
-      server.close(() => resolve())
-    })
-  }
+  const unlock = await takeLock(join(directory, 'agent.lock'))
+  if (unlock === undefined) throw new DirectoryInUse(directory)
+  return unlock
 }
-
-const answers = (path: string): Promise<boolean> =>
-  new Promise((resolve) => {
-    const visitor = createConnection(path)
-    visitor.once('connect', () => {
-      visitor.destroy()
-      resolve(true)
-    })
-    visitor.once('error', () => resolve(false))
-  })
