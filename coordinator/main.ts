@@ -17,9 +17,11 @@ import { defaultSnapshotEvery } from './keep-snapshots.ts'
 import { noFences } from './fences.ts'
 import type { Fences } from './fences.ts'
 import { defaultLease } from './lease.ts'
+import { lockName } from './lock.ts'
 import { VERSION } from './version.ts'
 
 export type CoordinatorSettings = {
+  /** The same whenever it is started again: by its name it finds how far it had seen the log. */
   readonly name: string
   readonly address: Omit<LogAddress, 'name'>
   /** On how many servers the streams stand, where this coordinator has to make them; absent: three in a cluster. */
@@ -34,8 +36,25 @@ export type CoordinatorSettings = {
 
 const LOG_PATIENCE_MS = 60_000
 
-/** A coordinator on the real edges. Runs until the signal, or until something stops it. */
+/**
+ * A coordinator on the real edges. Runs until the signal, or until something stops it.
+ *
+ * @throws {NameInUse}
+ */
 export async function coordinatorHere(
+  settings: CoordinatorSettings,
+  say: Say,
+  signal: AbortSignal,
+): Promise<void> {
+  const unlock = await lockName(settings.name, settings.stateDirectory)
+  try {
+    await runHere(settings, say, signal)
+  } finally {
+    await unlock()
+  }
+}
+
+async function runHere(
   settings: CoordinatorSettings,
   say: Say,
   signal: AbortSignal,

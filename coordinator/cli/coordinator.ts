@@ -32,8 +32,8 @@ export const coordinatorVerb = (): Command =>
     .description('run a coordinator on a log that is there already; any number may run, one leads')
     .option(
       '--name <name>',
-      'its name, unlike that of any other coordinator',
-      `${hostname()}-${process.pid}`,
+      'its name, unlike that of any other coordinator, and the same when it is started again',
+      hostname(),
     )
     .option(
       '--replicas <number>',

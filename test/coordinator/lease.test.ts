@@ -64,6 +64,19 @@ test('one leads; when it leaves in good order the next one does at once, with a 
   await second.stop()
 })
 
+test('two of one name are two all the same', async () => {
+  const registers = memoryRegisters(systemClock)
+  const first = holder('c1', registers)
+  await until('one to lead', first.leads)
+  const second = holder('c1', registers)
+  await systemClock.sleep(quick.leaseMs * 2)
+  assert.ok(first.leads() && !second.leads())
+  await first.stop()
+  await until('the other one to lead', second.leads)
+  assert.equal([first.epochs, second.epochs], [[1], [2]])
+  await second.stop()
+})
+
 test('those that wait hear of it at once, however seldom the lease is renewed', async () => {
   const registers = memoryRegisters(systemClock)
   const seldom = { renewMs: 60_000, leaseMs: 300_000 }
