@@ -6,7 +6,7 @@ import type { Guest } from '@ferry/events/guest'
 import { targetOf } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
 import { isEnded, phases } from '@ferry/events/phases'
-import { causeSentence, hostRefusalSentence, unfitSentence } from '@ferry/events/sentences'
+import { causeSentence, few, hostRefusalSentence, unfitSentence } from '@ferry/events/sentences'
 import { admit } from './decide/admission.ts'
 import { doubtQuestion } from './decide/doubt.ts'
 import type { World } from './decide/world.ts'
@@ -101,8 +101,8 @@ function whatFor(fleet: Fleet, migration: Migration, world: World): string | und
   const admission = admit(fleet, migration, world)
   if ('target' in admission) return undefined
   if ('blockedBy' in admission)
-    return `The limit of ${admission.blockedBy.limit} is reached by ${admission.blockedBy.holders.join(', ')}.`
-  return `No host can take it now: ${admission.unfit.map(({ host, unfit }) => `${host}: ${unfitSentence(unfit)}`).join('; ')}.`
+    return `The limit of ${admission.blockedBy.limit} is reached by ${few(admission.blockedBy.holders, ', ')}.`
+  return `No host can take it now: ${few(admission.unfit.map(({ host, unfit }) => `${host}: ${unfitSentence(unfit)}`))}.`
 }
 
 const byName =

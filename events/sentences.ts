@@ -212,7 +212,7 @@ const seconds = (ms: number) => `${ms / 1000} s`
 const list = (names: readonly string[]) => few(names, ' and ')
 
 /** The first ones, and how many others: a sentence fits its answer however large the fleet is. */
-function few(parts: readonly string[], between = '; '): string {
+export function few(parts: readonly string[], between = '; '): string {
   const others = parts.length - FEW
   if (others <= 1) return parts.join(between)
   const last = between === ' and ' ? between : `${between}and `

@@ -72,6 +72,7 @@ test.before(async () => {
     world: () => ({
       now: Date.now(),
       alive: new Set(fleet.hosts.keys()),
+      listenedMs: 60_000,
       known: new Set(fleet.hosts.keys()),
       canFence: new Set(),
       rules: defaultRules,
