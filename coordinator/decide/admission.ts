@@ -62,12 +62,13 @@ export function candidatesFor(
   needs: GuestNeeds,
   world: World,
 ): Candidate[] {
+  const taken = takenMemory(fleet, wish.vm)
   return [...fleet.hosts.values()]
     .filter(
       ({ host }) => host !== wish.source && (wish.wanted === undefined || host === wish.wanted),
     )
     .map((host) => {
-      const freeBytes = freeMemory(fleet, host, wish.vm)
+      const freeBytes = Math.max(0, host.report.memoryBytes - (taken.get(host.host) ?? 0))
       const unfit = whyUnfit(fleet, host, wish, needs, freeBytes, world)
       return { host: host.host, freeBytes, ...(unfit === undefined ? {} : { unfit }) }
     })
@@ -110,16 +111,19 @@ function whyUnfit(
     : undefined
 }
 
-/** What its guests leave of a host's memory, with what is on its way there taken off. */
-function freeMemory(fleet: Fleet, { host, report }: Host, leaveOut: string): number {
-  let free = report.memoryBytes
+/** What each host's guests have of its memory, with what is on its way there: in one pass, for fleets are large. */
+function takenMemory(fleet: Fleet, leaveOut: string): Map<string, number> {
+  const taken = new Map<string, number>()
+  const take = (host: string, bytes = 0) => taken.set(host, (taken.get(host) ?? 0) + bytes)
   for (const { vm, seenOn, migration } of fleet.guests.values()) {
     if (vm === leaveOut) continue
-    const isComing = migration?.end === undefined && migration?.attempt.slot?.target === host
-    const needs = seenOn[host]?.needs ?? (isComing ? seenOn[migration.source]?.needs : undefined)
-    free -= needs?.memoryBytes ?? 0
+    for (const host in seenOn) take(host, seenOn[host]?.needs.memoryBytes)
+    const target = migration?.attempt.slot?.target
+    if (migration === undefined || target === undefined) continue
+    const isComing = migration.end === undefined && seenOn[target] === undefined
+    if (isComing) take(target, seenOn[migration.source]?.needs.memoryBytes)
   }
-  return Math.max(0, free)
+  return taken
 }
 
 /** A host that was not tried yet, with the most room. */

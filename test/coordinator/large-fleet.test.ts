@@ -108,6 +108,19 @@ test('is shown whole, though it does not fit into one message', async () => {
   assert.ok(bytes > (operator.nc.info?.max_payload ?? 0))
 })
 
+test('is shown while many of its guests wait, with why no host can take them', async () => {
+  const waiting = 500
+  fleet = fleetOf(GUESTS, HOSTS)
+  for (let guest = 0; guest < waiting; guest++) {
+    const about = { vm: nameOf(guest), migration: `again${guest}`, source: `rack${guest % HOSTS}` }
+    note(fleet, entryOf(placed(requested(about), fleet), fleet.position + 1))
+  }
+  const answer = await ask(operator.nc, systemClock, 'fleet', {}, ANSWER_MS)
+  const { guests } = parse(FleetView, answer, 'the answer to fleet')
+  const told = guests.filter(({ migration }) => migration?.waitsFor?.startsWith('No host can'))
+  assert.is(told.length, waiting)
+})
+
 test('is shown by the command line', async () => {
   fleet = fleetOf(GUESTS, HOSTS)
   const options = { cwd: ROOT, maxBuffer: 256 * 1024 * 1024 }
