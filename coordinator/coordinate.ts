@@ -252,8 +252,11 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     )
   }
 
+  /** What was decided on a log that comes back shorter must not be written into what is left of it. */
+  const inThisLife = () => AbortSignal.any([signal, same.untilReturn()])
+
   const decide = async (event: Guarded): Promise<number> => {
-    const { won, winner } = await contest(log, event, { signal })
+    const { won, winner } = await contest(log, event, { signal: inThisLife() })
     const seen = { type: event.type, id: event.id, position: winner.position }
     if (won) say.info(seen, 'decided')
     else say.warn({ ...seen, winner: winner.message.event.id }, 'somebody else decided first')
@@ -298,9 +301,10 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
       if (step.fence !== undefined) write(vm, fence(vm, step.fence))
       return
     }
+    const life = inThisLife()
     write(
       vm,
-      Promise.all(step.command.map((event) => log.append(event, { signal }))).then((stored) =>
+      Promise.all(step.command.map((event) => log.append(event, { signal: life }))).then((stored) =>
         Math.max(...stored.map(({ position }) => position)),
       ),
     )

@@ -17,6 +17,8 @@ export type SameLog = {
   readonly isSame: () => boolean
   /** How often it came back. */
   readonly returns: () => number
+  /** A signal for when it comes back the next time. */
+  readonly untilReturn: () => AbortSignal
   readonly onSame: (act: () => void) => void
   readonly stop: () => void
 }
@@ -79,6 +81,7 @@ export function sameLog(edges: {
     follow,
     isSame: () => compared === returns,
     returns: () => returns,
+    untilReturn: () => returned.signal,
     onSame: (act) => {
       tell = act
     },
