@@ -33,9 +33,10 @@ export interface Log {
 
   /**
    * All entries behind a position, up to the head as it was at the call. `subject` may have wildcards. A log that falls
-   * silent is waited for as long as `patienceMs` says: for ever, where nothing is said.
+   * silent is waited for as long as `patienceMs` says: for ever, where nothing is said. It ends when all of them were
+   * given, or throws.
    *
-   * @throws {LogUnavailable} behind that.
+   * @throws {LogUnavailable} behind that, and when the connection is closed before.
    */
   read(range: Patience & { after: number; subject?: string }): AsyncIterable<Entry>
 

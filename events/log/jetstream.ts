@@ -151,6 +151,7 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
     async *read({ after, subject, ...patience }) {
       // How much is pending says the server on which the consumer lives: a follower that lags. Its leader is asked instead.
       let end: Entry | undefined
+      let isWhole = false
       const open = async (position: number, leftMs: number) => {
         const limit = leftMs === Infinity ? {} : { patienceMs: leftMs }
         // Asked again whenever the log was away: it may have come back shorter, and what is not there never comes.
@@ -159,14 +160,17 @@ export function jetstreamLog({ nc, jsm, onReconnect }: Link, clock: Clock): Log 
           { ...patience, ...limit },
           { last_by_subj: subject ?? '>' },
         )
-        return end === undefined || end.position <= position
-          ? undefined
-          : ordered(position + 1, subject)
+        isWhole = end === undefined || end.position <= position
+        return isWhole ? undefined : ordered(position + 1, subject)
       }
       for await (const message of running(open, after, patience)) {
         yield asEntry(message)
         if (end !== undefined && message.seq >= end.position) return
       }
+      if (isWhole) return
+      // Whoever judges by what he has read must not take a part for all of it.
+      patience.signal?.throwIfAborted()
+      throw new LogUnavailable('reading it', silentForMs())
     },
 
     async *follow({ after, subject, signal }) {

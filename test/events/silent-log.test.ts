@@ -20,6 +20,7 @@ const LIMIT_MS = 20_000
 
 type Stage = {
   readonly log: Log
+  readonly close: () => Promise<void>
   readonly server: () => NatsServer
   readonly startAgain: () => Promise<void>
 }
@@ -36,7 +37,8 @@ async function withLog(work: (stage: Stage) => Promise<void>): Promise<void> {
     const startAgain = async () => {
       server = await startNatsServer(start)
     }
-    await work({ log: connection.log, server: () => server, startAgain })
+    const { log, close } = connection
+    await work({ log, close, server: () => server, startAgain })
   } finally {
     await connection.close()
     await server.stop()
@@ -77,6 +79,28 @@ test('ends it when its server is frozen', () =>
   withLog(async ({ log, server }) => {
     const freeze = async () => void process.kill(server().pid, 'SIGSTOP')
     await isUnavailable(reading(log, PATIENCE_MS, freeze))
+  }))
+
+test('never passes for a shorter one when its reader closes the connection', () =>
+  withLog(async ({ log, close }) => {
+    await isUnavailable(reading(log, LIMIT_MS, close))
+    // And a read that begins behind that.
+    await isUnavailable(reading(log, LIMIT_MS, async () => {}))
+  }))
+
+test('nor when its reader stops it', () =>
+  withLog(async ({ log }) => {
+    const stop = new AbortController()
+    const read = async () => {
+      for await (const entry of log.read({ after: 0, signal: stop.signal }))
+        if (entry.position === 1) stop.abort(new Error('stopped'))
+    }
+    try {
+      await within(systemClock, LIMIT_MS, 'the end of the read', read())
+      assert.unreachable('it was read to its end')
+    } catch (error) {
+      assert.is(error, stop.signal.reason)
+    }
   }))
 
 test('is read to its end when it comes back in time', () =>
