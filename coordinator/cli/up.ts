@@ -46,7 +46,7 @@ async function up({ data, port, name, durability, fence, logLevel }: Options): P
     `The log is at ${server.url}, kept in ${data}. Agents and other verbs find it with --server ${server.url}.`,
   )
   const ended = new AbortController()
-  void server.ended.then(() => ended.abort())
+  void server.ended.then(() => ended.abort(new Exit(exits.failed, 'nats-server has ended.')))
   try {
     await coordinatorHere(
       {
@@ -59,7 +59,7 @@ async function up({ data, port, name, durability, fence, logLevel }: Options): P
       sayOnStderr(`coordinator ${name}`, logLevel),
       AbortSignal.any([interrupted, ended.signal]),
     )
-    if (!interrupted.aborted) throw new Exit(exits.failed, 'nats-server has ended.')
+    if (!interrupted.aborted) ended.signal.throwIfAborted()
     return exits.done
   } finally {
     await server.stop()
