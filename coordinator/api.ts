@@ -26,14 +26,6 @@ import { fleetView, statusView } from './views.ts'
 
 /** What may be asked of a coordinator, and how each request is answered. Every coordinator answers, leading or not. */
 export function verbsOf({ fleet, world, caughtUp, record }: Coordinator): Verbs {
-  /** Another one may have recorded a migration just now: who does not know it looks once more. */
-  const lookedFor = async (migration: string): Promise<void> => {
-    if (migrationOf(fleet(), migration) === undefined) await caughtUp()
-  }
-  const about = async (migration: string, judge: Parameters<typeof record>[0]) => {
-    await lookedFor(migration)
-    return record(judge, migration)
-  }
   return {
     migrate: {
       description:
@@ -45,19 +37,19 @@ export function verbsOf({ fleet, world, caughtUp, record }: Coordinator): Verbs 
     cancel: {
       description: 'Give a migration up, as long as it is not committed.',
       answer: atTheDoor(CancelRequest, (request) =>
-        about(request.migration, (state, now) => judgeCancel(state, request, now)),
+        record((state, now) => judgeCancel(state, request, now), request.migration),
       ),
     },
     limit: {
       description: 'Change the bandwidth or the downtime of a migration that is on its way.',
       answer: atTheDoor(LimitRequest, (request) =>
-        about(request.migration, (state, now) => judgeLimit(state, request, now)),
+        record((state, now) => judgeLimit(state, request, now), request.migration),
       ),
     },
     resolve: {
       description: 'Answer a migration that is in doubt: its target was fenced.',
       answer: atTheDoor(ResolveRequest, (request) =>
-        about(request.migration, (state, now) => judgeResolve(state, request, now)),
+        record((state, now) => judgeResolve(state, request, now), request.migration),
       ),
     },
     start: {
@@ -75,7 +67,8 @@ export function verbsOf({ fleet, world, caughtUp, record }: Coordinator): Verbs 
     status: {
       description: 'One migration: its phase, its verdict, what it waits for.',
       answer: atTheDoor(StatusRequest, async ({ migration }) => {
-        await lookedFor(migration)
+        // Another one may have recorded it just now: who does not know it looks once more.
+        if (migrationOf(fleet(), migration) === undefined) await caughtUp()
         const view = statusView(fleet(), migration, world())
         return view ?? refused({ type: 'UnknownMigration', migration })
       }),

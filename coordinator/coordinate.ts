@@ -448,9 +448,18 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     return undefined
   }
 
+  /** Nothing is refused for want of what somebody has recorded just now: who would refuse looks once more. */
+  const judged = async (judge: Parameters<Coordinator['record']>[0]) => {
+    const judgement = judge(fleet, world())
+    if (!('refusal' in judgement)) return judgement
+    await caughtUp()
+    if (isOver) throw new BegunAnew()
+    return judge(fleet, world())
+  }
+
   const record: Coordinator['record'] = async (judge, id) => {
     for (let tries = 0; tries < MOST_TRIES; tries++) {
-      const judgement = judge(fleet, world())
+      const judgement = await judged(judge)
       if ('refusal' in judgement) return refused(judgement.refusal)
       if ('recorded' in judgement) return { accepted: true, id, position: judgement.recorded }
       const { decision } = judgement

@@ -4,7 +4,7 @@ import type { Verbs } from '@ferry/events/log/requests'
 import { decisions } from '@ferry/events/subjects'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
-import { requested } from '../events/examples.ts'
+import { hostReported, requested } from '../events/examples.ts'
 import { withFleet } from '../fleet-in-process.ts'
 
 /** What a coordinator is asked, and another one has just recorded. */
@@ -26,7 +26,17 @@ for (const [verb, more, answer] of asked)
       assert.match(JSON.stringify(none), 'UnknownMigration')
     }))
 
-/** web1 is being moved by m1, which the coordinator hears of when it catches up. */
+test('looks there before it says that it knows no such guest', () =>
+  lagging(async (verbs, catchUp) => {
+    const toRack1 = { target: 'rack1', by: 'ops' }
+    const answering = verbs['migrate']?.answer({ ...toRack1, request: 'm2', vm: 'web2' })
+    catchUp()
+    assert.match(JSON.stringify(await answering), '"accepted":true')
+    const none = await verbs['migrate']?.answer({ ...toRack1, request: 'm3', vm: 'web3' })
+    assert.match(JSON.stringify(none), 'UnknownGuest')
+  }))
+
+/** web1 is being moved by m1, and web2 was found on rack3: the coordinator hears of both when it catches up. */
 async function lagging(work: (verbs: Verbs, catchUp: () => void) => Promise<void>): Promise<void> {
   let catchUp = () => {}
   let lags: Promise<void> = Promise.resolve()
@@ -46,6 +56,9 @@ async function lagging(work: (verbs: Verbs, catchUp: () => void) => Promise<void
     })
     const { position: after = 0 } = (await fleet.log.last(decisions('web1'))) ?? {}
     await fleet.log.append(requested({ after }))
+    const { needs } = fleet.coordinator().fleet().guests.get('web1')?.seenOn['rack1'] ?? {}
+    assert.ok(needs)
+    await fleet.log.append(hostReported('rack3', [{ vm: 'web2', state: 'running', needs }]))
     await work(verbsOf(fleet.coordinator()), catchUp)
   })
 }
