@@ -24,6 +24,7 @@ import type { Rules, World } from './decide/world.ts'
 import { noFences } from './fences.ts'
 import type { Fences } from './fences.ts'
 import { listenToHeartbeats } from './heartbeats.ts'
+import type { KnownHosts } from './known-hosts.ts'
 import { keepSnapshots } from './keep-snapshots.ts'
 import { holdLease } from './lease.ts'
 import type { Lease } from './lease.ts'
@@ -79,6 +80,7 @@ export type CoordinatorEdges = {
   /** What turns hosts off, where there is something. */
   readonly fences?: Fences
   readonly watermark: Watermark
+  readonly knownHosts: KnownHosts
   /** After the log came back nothing is decided for so long, so that hosts can raise their alarms first. */
   readonly settleMs: number
   readonly say: Say
@@ -171,6 +173,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     rules,
     lease,
     fences = noFences,
+    knownHosts,
     say,
     signal,
   } = edges
@@ -191,6 +194,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   const same = sameLog({ ...edges })
   const read = (after: number) => checked(log.read({ after, signal }))
   const { fleet, from, last } = await readThrough(same, () => startFrom({ ...edges, read }))
+  for (const host of fleet.hosts.keys()) knownHosts.add(host)
   const snapshots = keepSnapshots({ ...edges, every: edges.snapshotEvery, from })
   const reached: { position: number; resolve: () => void; reject: (error: Error) => void }[] = []
   let isOver = false
@@ -204,7 +208,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
   let timer: { at: number; prevent: () => void } | undefined
 
   const hosts = listenToHeartbeats(
-    { name, heartbeats, kept: leases },
+    { name, heartbeats, kept: leases, known: knownHosts },
     clock,
     () => lookAgain(),
     signal,
@@ -213,7 +217,7 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     now: anchor.storedAt + (clock.elapsed() - anchor.elapsed),
     alive: hosts.alive(),
     listenedMs: hosts.listenedMs(),
-    known: hosts.known(),
+    known: knownHosts.names(),
     canFence: fences.hosts,
     rules,
     me,
@@ -334,6 +338,8 @@ async function coordinateOnce(edges: CoordinatorEdges): Promise<Coordinator> {
     if ('why' in ruling)
       say.warn({ position: entry.position, subject: entry.subject, why: ruling.why }, 'void')
     else for (const vm of ruling.touched) stale.add(vm)
+    const reporter = reporterOf(entry)
+    if (reporter !== undefined) knownHosts.add(reporter)
     if (isEnding(entry)) lookAgain()
     // The doubt may be one that only this log has: the host that is being turned off may run the guest.
     if (isStopped(fleet.alarms)) breakOffFences()
@@ -522,6 +528,11 @@ async function* checked(entries: AsyncIterable<Entry>): AsyncGenerator<Entry, vo
 const isEnding = ({ message }: Entry): boolean =>
   message.is === 'event' &&
   ['Completed', 'Abandoned', 'Retried', 'HostReported'].includes(message.event.type)
+
+const reporterOf = ({ message }: Entry): string | undefined =>
+  message.is === 'event' && message.event.type === 'HostReported' && 'host' in message.event.writer
+    ? message.event.writer.host
+    : undefined
 
 const requestedAt = (fleet: Fleet, vm: string): number =>
   fleet.guests.get(vm)?.migration?.requested.position ?? 0

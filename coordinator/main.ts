@@ -16,6 +16,7 @@ import type { Rules } from './decide/world.ts'
 import { defaultSnapshotEvery } from './keep-snapshots.ts'
 import { noFences } from './fences.ts'
 import type { Fences } from './fences.ts'
+import { knownHostsFile } from './known-hosts.ts'
 import { defaultLease } from './lease.ts'
 import { lockName } from './lock.ts'
 import { VERSION } from './version.ts'
@@ -74,6 +75,8 @@ async function runHere(
   const both = AbortSignal.any([signal, stop.signal])
   const file = join(settings.stateDirectory, `${token(name)}.watermark`)
   const watermark = await watermarkFile(file, { clock: systemClock, say, signal: both })
+  const hostsFile = join(settings.stateDirectory, `${token(name)}.hosts`)
+  const knownHosts = await knownHostsFile(hostsFile, say)
   try {
     const coordinator = await coordinate({
       name,
@@ -87,6 +90,7 @@ async function runHere(
       lease: defaultLease,
       fences,
       watermark,
+      knownHosts,
       settleMs: defaultSettleMs,
       say,
       signal: both,
@@ -105,5 +109,6 @@ async function runHere(
     stop.abort()
     await connection.close()
     await watermark.close()
+    await knownHosts.close()
   }
 }

@@ -55,6 +55,10 @@ export function refusalSentence(refusal: RequestRefusal): string {
       return `The log has lost its tail: ${list(refusal.who)} saw position ${refusal.position}, and what stood there is gone. Nothing is decided until it has been compared with the fleet: \`ferry doctor --fleet\`, then \`ferry recover\`.`
     case 'LogWhole':
       return 'Nobody has raised an alarm about the log: there is nothing to recover.'
+    case 'NotListenedYet':
+      return 'This coordinator has listened to heartbeats for a few seconds only, and cannot say yet which hosts there are. Ask again in ten seconds.'
+    case 'HostsAlive':
+      return `${list(refusal.hosts)} ${refusal.hosts.length === 1 ? 'is' : 'are'} not off: the agent there is alive, and says itself what runs there. Leave out only hosts that are silent.`
     case 'HostsSilent':
       return `${list(refusal.hosts)} ${refusal.hosts.length === 1 ? 'has' : 'have'} not said what runs there since the alarm. Bring the agent back, or make sure that the host is off and name it with --without.`
     case 'GuestUnclear':

@@ -68,18 +68,24 @@ const UNKNOWN_WAIT_MS = 5000
 export async function runAgent(edges: AgentEdges): Promise<void> {
   const { host, log, heartbeats, clock, say, driver, key, wire, random, movers, signal } = edges
   const { transferVersions = ownVersions } = edges
+  let serving: Promise<void> = Promise.resolve()
+  let stale = nothingStale
+  /** I1: what a hypervisor was told on a log that is not trusted any more may still happen, and is waited for. */
+  const stopAll = async () => {
+    await Promise.all([serving.catch(() => {}), stale.over])
+    await movers?.stopAll()
+  }
   const witness = await openWitness({
     ...edges,
     me: { host },
     settleMs: 0,
     recovered: async (recovery) => {
-      await movers?.stopAll()
+      await stopAll()
       await settle(recovery, { host, driver, say })
     },
   })
   await witness.judged
   let trust = witness.isWell() ? await witness.well(signal) : undefined
-  let stale = nothingStale
   let reporter: Reporter | undefined
   const emptyJournal = () => makeJournal((position) => reporter?.noted(position))
   const readJournal = async (facts = emptyJournal()) => {
@@ -140,13 +146,11 @@ export async function runAgent(edges: AgentEdges): Promise<void> {
   }
   // While the log is not trusted nothing is noted, and a fact that was on its way may have come to stand there.
   const upTo = async () => (witness.isWell() ? journal : await readJournal()).upTo()
-  let serving: Promise<void> = Promise.resolve()
-  // I1: a recovery relies on what is said here. What a hypervisor was told before the alarm may still happen, and is waited for.
+  // A recovery relies on what is said here.
   const stopped = async () => {
     const alarm = witness.stoppedAt()
     if (alarm === undefined) return undefined
-    await Promise.all([serving.catch(() => {}), stale.over])
-    await movers?.stopAll()
+    await stopAll()
     return alarm
   }
   const inventory = { host, log, heartbeats, clock, say, driver, facts, upTo, stopped, signal }

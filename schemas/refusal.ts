@@ -108,6 +108,10 @@ export const RequestRefusal = Type.Union([
   reason('NotSilentYet', { vm: Name, host: Name }),
   reason('LogBehind', { who: Type.Array(Text), position: Position }),
   reason('LogWhole', {}),
+  /** Which hosts there are cannot be said before heartbeats were heard for long enough. */
+  reason('NotListenedYet', {}),
+  /** To be left out of a comparison as hosts that are off, and heard. */
+  reason('HostsAlive', { hosts: Type.Array(Name) }),
   reason('HostsSilent', { hosts: Type.Array(Name) }),
   reason('GuestUnclear', {
     vm: Name,

@@ -1,3 +1,4 @@
+import { memoryKnownHosts } from '@ferry/coordinator/known-hosts'
 import { randomBytes } from 'node:crypto'
 import { mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
@@ -166,10 +167,12 @@ export async function fleetInProcess(
       snapshots: life.hold(snapshots),
       snapshotEvery: options.snapshotEvery ?? defaultSnapshotEvery,
       clock: life.clock(clock),
-      rules: { ...defaultRules, ...options.rules },
+      // Its hosts are heard at once: nothing is between.
+      rules: { ...defaultRules, listenMs: 500, ...options.rules },
       lease: { renewMs: 50, leaseMs: 500 },
       ...(options.fences === undefined ? {} : { fences: options.fences }),
       watermark: memoryWatermark(),
+      knownHosts: memoryKnownHosts(),
       settleMs: 100,
       say,
       signal: AbortSignal.any([stop.signal, stopAll.signal]),

@@ -13,6 +13,7 @@ import { ask, askToStart, unanswered } from './ask.ts'
 import { aboutMigration, decisionOn } from './envelope.ts'
 import { doubtQuestion } from './doubt.ts'
 import { fence } from './fence.ts'
+import { isLeftover } from './recover.ts'
 import type { Step } from './step.ts'
 import { rest, soonest } from './step.ts'
 import type { World } from './world.ts'
@@ -86,9 +87,15 @@ function leaveQueue({ fleet, guest, migration, world }: Case): Guarded | undefin
   }
 }
 
-/** It ran on the source when this was asked for; since then the source has said that it has no copy of it. */
-const isGone = (fleet: Fleet, { seenOn }: Guest, { source, requested }: Migration): boolean =>
-  seenOn[source] === undefined && (fleet.hosts.get(source)?.position ?? 0) > requested.position
+/**
+ * It ran on the source when this was asked for; since then the source has said that it has no copy of it, or none but
+ * what another migration left there: a log that lost its tail may have forgotten that one, and not who waits.
+ */
+function isGone(fleet: Fleet, { seenOn }: Guest, { source, requested }: Migration): boolean {
+  const copy = seenOn[source]
+  const reportedAt = fleet.hosts.get(source)?.position ?? 0
+  return reportedAt > requested.position && (copy === undefined || isLeftover.has(copy.state))
+}
 
 /** A source that never answers does not hold the guest: what it owes is written down. */
 function completed(the: Case): EventOf<'Completed'> | undefined {

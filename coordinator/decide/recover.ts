@@ -9,6 +9,7 @@ import type { Guest } from '@ferry/events/guest'
 import { targetOf } from '@ferry/events/migration'
 import { isEnded } from '@ferry/events/phases'
 import type { Judgement } from './request.ts'
+import { hasListened } from './world.ts'
 import type { World } from './world.ts'
 
 /**
@@ -28,6 +29,10 @@ export function judgeRecover(
       ? { recorded: recovery.position }
       : { refusal: { type: 'LogWhole' } }
   }
+  // A host that neither this log nor any coordinator remembers can still be heard, unless it has lost its way to here.
+  if (!hasListened(world)) return { refusal: { type: 'NotListenedYet' } }
+  const speaking = without.filter((host) => world.alive.has(host))
+  if (speaking.length > 0) return { refusal: { type: 'HostsAlive', hosts: speaking } }
   const hosts = silentSince(fleet, world).filter((host) => !without.includes(host))
   if (hosts.length > 0) return { refusal: { type: 'HostsSilent', hosts } }
 

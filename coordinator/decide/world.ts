@@ -8,7 +8,7 @@ export type World = {
   readonly alive: ReadonlySet<string>
   /** How long heartbeats could be heard without a break, until now, in milliseconds: only then is a host silent. */
   readonly listenedMs: number
-  /** Hosts whose heartbeat was ever heard: there may be some that a log which lost its tail does not know. */
+  /** Hosts that were ever heard of: there may be some that a log which lost its tail does not know. */
   readonly known: ReadonlySet<string>
   /** Hosts that this coordinator has a command for to turn them off. */
   readonly canFence: ReadonlySet<string>
@@ -37,6 +37,8 @@ export type Rules = {
   readonly settleMs: number
   /** A committed guest of which nothing is heard for so long is in doubt, and somebody is asked. */
   readonly doubtMs: number
+  /** A host is silent, and all hosts that are on have been heard, only behind so long of listening without a break. */
+  readonly listenMs: number
 }
 
 export const defaultRules: Rules = {
@@ -44,11 +46,13 @@ export const defaultRules: Rules = {
   phaseLimitsMs: { beginning: 30_000, preparing: 60_000, switching: 3000 },
   settleMs: 120_000,
   doubtMs: 30_000,
+  // An agent may take a while to come back to a log that was away.
+  listenMs: 10_000,
 }
 
-/** Whoever hears again hears each host before that: an agent may take a while to come back to a log that was away. */
-const LISTEN_MS = 10_000
+/** Whoever is on and can be heard has been heard by now. */
+export const hasListened = ({ listenedMs, rules }: World): boolean => listenedMs >= rules.listenMs
 
 /** Nobody is given up on who could not be heard. */
-export const isSilent = (host: string, { alive, listenedMs }: World): boolean =>
-  !alive.has(host) && listenedMs >= LISTEN_MS
+export const isSilent = (host: string, world: World): boolean =>
+  !world.alive.has(host) && hasListened(world)

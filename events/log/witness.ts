@@ -79,6 +79,7 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
   /** Which stretch of trust this is: what was asked in one is worth nothing in the next. */
   let stretch = 0
   let isComparing = true
+  let wasWell = false
   const listeners = new Set<() => void>()
   const become = (next: State) => {
     if (next === 'stopped' && state !== 'stopped') {
@@ -86,6 +87,7 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
       say.error({ alarms: known.standing }, 'the log has lost its tail: nothing is done on it')
     }
     state = next
+    wasWell ||= next === 'well'
     for (const tell of listeners) tell()
   }
   /** Waits until it is so, or until the signal, which is an error then. */
@@ -151,6 +153,8 @@ export async function openWitness(edges: WitnessEdges): Promise<Witness> {
     }
     await readOn()
     await compare(until)
+    // It was lost and answered while this one heard nothing: whatever it is at began in a life of the log that is over.
+    if (wasWell && (watermark.present()?.life ?? 0) < known.life) become('stopped')
     await begin()
     compared()
     await clock.sleep(settleMs, until)

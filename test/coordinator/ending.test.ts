@@ -1,3 +1,4 @@
+import { memoryKnownHosts } from '@ferry/coordinator/known-hosts'
 import { coordinate } from '@ferry/coordinator/coordinate'
 import { defaultRules } from '@ferry/coordinator/decide/world'
 import { defaultSnapshotEvery } from '@ferry/coordinator/keep-snapshots'
@@ -30,6 +31,7 @@ const coordinatorOn = (log: MemoryLog, signal: AbortSignal) =>
     rules: defaultRules,
     lease: defaultLease,
     watermark: memoryWatermark(),
+    knownHosts: memoryKnownHosts(),
     settleMs: 0,
     say: silent,
     signal,

@@ -1,4 +1,6 @@
 import { listenToHeartbeats } from '@ferry/coordinator/heartbeats'
+import { memoryKnownHosts } from '@ferry/coordinator/known-hosts'
+import type { KnownHosts } from '@ferry/coordinator/known-hosts'
 import { systemClock, timestamp } from '@ferry/events/clock'
 import { memoryRegisters } from '@ferry/events/log/in-memory-registers'
 import type { Registers } from '@ferry/events/registers'
@@ -10,11 +12,12 @@ const SOON_MS = 10_000
 
 /** A coordinator's ears, for the time of some work. */
 async function listening(
-  registers: { heartbeats: Registers; kept: Registers },
+  registers: { heartbeats: Registers; kept: Registers; known?: KnownHosts },
   work: (hosts: ReturnType<typeof listenToHeartbeats>) => Promise<void>,
 ): Promise<void> {
   const over = new AbortController()
-  const hosts = listenToHeartbeats({ name: 'c1', ...registers }, systemClock, () => {}, over.signal)
+  const edges = { name: 'c1', known: memoryKnownHosts(), ...registers }
+  const hosts = listenToHeartbeats(edges, systemClock, () => {}, over.signal)
   try {
     await work(hosts)
   } finally {
@@ -32,8 +35,20 @@ test('a host that was heard once is known to whoever coordinates next, though it
     const isKept = async () => (await kept.read('known.rack1')) !== undefined
     await until('it to be kept', isKept, SOON_MS)
   })
-  await listening({ heartbeats: memoryRegisters(systemClock), kept }, async ({ alive, known }) => {
-    await until('it to be known', async () => known().has('rack1'), SOON_MS)
+  const known = memoryKnownHosts()
+  const next = { heartbeats: memoryRegisters(systemClock), kept, known }
+  await listening(next, async ({ alive }) => {
+    await until('it to be known', async () => known.names().has('rack1'), SOON_MS)
+    assert.not.ok(alive().has('rack1'))
+  })
+})
+
+test('a host that the log has forgotten is told to it again by whoever remembers it', async () => {
+  const kept = memoryRegisters(systemClock)
+  const heartbeats = memoryRegisters(systemClock)
+  await listening({ heartbeats, kept, known: memoryKnownHosts(['rack1']) }, async ({ alive }) => {
+    const isKept = async () => (await kept.read('known.rack1')) !== undefined
+    await until('it to be kept', isKept, SOON_MS)
     assert.not.ok(alive().has('rack1'))
   })
 })

@@ -79,6 +79,12 @@ test('one question after the other, each when the last one is answered', () => {
 test('a guest that its host has no more is not waited for; one that runs elsewhere as well is not moved', () => {
   const gone = given(...hosts, requested(), hostReported('rack1'))
   gone.next().is('Abandoned')
+  // What another migration left there, and a log that lost its tail has forgotten, is not the guest.
+  const left = hostReported('rack1', [{ vm: 'web1', state: 'sent' }])
+  const elsewhere = hostReported('rack3', [{ vm: 'web1', state: 'running' }])
+  const { step, is } = given(...hosts, requested(), left, elsewhere).next()
+  is('Abandoned')
+  assert.is(step.decide?.type === 'Abandoned' && step.decide.data.guestLost, false)
   const twice = given(
     ...hosts,
     requested(),

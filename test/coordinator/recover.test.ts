@@ -1,4 +1,5 @@
 import { judgeRecover } from '@ferry/coordinator/decide/recover'
+import type { World } from '@ferry/coordinator/decide/world'
 import { isStopped } from '@ferry/events/alarms'
 import { systemClock } from '@ferry/events/clock'
 import { foldHistory } from '@ferry/events/history'
@@ -102,12 +103,17 @@ test('nor is a host forgotten that what is left of the log does not know', () =>
   const byCoordinator = { ...logBehind(), writer: { coordinator: 'c1' } }
   const told = tell(byCoordinator, hostReported('rack1', [], late))
   const request = { by: 'test', without: [], guests: [] }
-  const { alive } = worldAfter(told, 0)
-  const world = worldAfter(told, 0, {}, { alive: new Set([...alive, 'rack2']) })
-  const judge = (more: Partial<RecoverRequest> = {}) =>
-    judgeRecover(told.fleet, { ...request, ...more }, { ...world, known: world.alive })
+  const world = { ...worldAfter(told, 0), known: new Set(['rack1', 'rack2']) }
+  const judge = (more: Partial<RecoverRequest> = {}, now: Partial<World> = {}) =>
+    judgeRecover(told.fleet, { ...request, ...more }, { ...world, ...now })
   assert.equal(judge(), { refusal: { type: 'HostsSilent', hosts: ['rack2'] } })
   assert.ok('decision' in judge({ without: ['rack2'] }))
+
+  // One that nobody remembers has had the time to be heard, and who is heard is not off.
+  assert.equal(judge({}, { listenedMs: 9000 }), { refusal: { type: 'NotListenedYet' } })
+  const alive = new Set(['rack1', 'rack2'])
+  const spoken = judge({ without: ['rack2'] }, { alive })
+  assert.equal(spoken, { refusal: { type: 'HostsAlive', hosts: ['rack2'] } })
 
   const byHost = tell(logBehind(), hostReported('rack1', [], late))
   assert.is(judged(byHost), 'HostsSilent')

@@ -8,6 +8,7 @@ import type { Event, EventOf, Writer } from '@ferry/schemas/event'
 import type { RecoverRequest } from '@ferry/schemas/request'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
+import { logRecovered } from '../events/examples.ts'
 import { places, withFleet } from '../fleet-in-process.ts'
 import type { FleetInProcess } from '../fleet-in-process.ts'
 import { until } from '../until.ts'
@@ -210,6 +211,71 @@ test('a recovery waits for what a hypervisor was told before the alarm', async (
     await recovered(fleet)
     await starting
     assert.equal(places(fleet), ['rack1 running', 'rack2 running'])
+  })
+})
+
+/** A log that one can be cut off from for a while: what is asked of it, and what comes from it, waits. */
+function gated(log: Log, whileCut: () => Promise<void>): Log {
+  const through = async <T>(work: () => Promise<T>): Promise<T> => {
+    await whileCut()
+    return work()
+  }
+  async function* each<T>(from: AsyncIterable<T>) {
+    for await (const one of from) {
+      await whileCut()
+      yield one
+    }
+  }
+  return {
+    ...log,
+    append: (...words) => through(() => log.append(...words)),
+    next: (...words) => through(() => log.next(...words)),
+    last: (...words) => through(() => log.last(...words)),
+    head: (...words) => through(() => log.head(...words)),
+    read: (range) => each(log.read(range)),
+    follow: (range) => each(log.follow(range)),
+    deliveries: (receiver) => each(log.deliveries(receiver)),
+    onReturn: (act) => log.onReturn(() => void whileCut().then(act)),
+  }
+}
+
+test('an agent that hears of a loss when it has been answered begins anew as well', async () => {
+  let cut = Promise.resolve()
+  const logs = (log: Log, writer: Writer) =>
+    'host' in writer && writer.host === 'rack1' ? gated(log, () => cut) : log
+  await withFleet(two, { logs }, async (fleet) => {
+    const { log, coordinator } = fleet
+    await fleet.start('web1', 'rack1')
+    const reportOf = async (host: string) => {
+      const { position = 0, message } = (await log.last(`ferry.host.${host}`)) ?? {}
+      const report = message?.is === 'event' && message.event.type === 'HostReported'
+      assert.ok(report)
+      return { position, ...message.event.data }
+    }
+    await until('rack1 to report it', async () => (await reportOf('rack1')).guests.length === 1)
+    let mend = () => {}
+    cut = new Promise((resolve) => {
+      mend = resolve
+    })
+    log.putBack(0)
+    await until('the alarm', () => isAlarmed(fleet))
+    // By an operator who believed that rack1 was off.
+    await until('rack2 to have stopped', async () => {
+      const told = (await log.last('ferry.host.rack2'))?.message
+      return told?.is === 'event' && JSON.stringify(told.event).includes('"stopped"')
+    })
+    const { standing, head: after } = coordinator().fleet().alarms
+    const answers = Object.values(standing).map(({ position }) => position)
+    const without = ['rack1']
+    await log.append(logRecovered({ after, answers, by: 'test', without }, 'without rack1'))
+    await until('the alarms to be answered', () => !isAlarmed(fleet))
+    mend()
+    await until('rack1 to report', () => coordinator().fleet().hosts.has('rack1'))
+    const { position, asOf } = await reportOf('rack1')
+    assert.ok(asOf < position, `what it says at ${position} counts what it said at ${asOf}`)
+    await fleet.migrate({ request: 'm1', vm: 'web1', target: 'rack2' })
+    assert.is((await fleet.ended('m1')).phase, 'completed')
+    assert.equal(places(fleet), ['rack2 running'])
   })
 })
 

@@ -1,3 +1,4 @@
+import type { KnownHosts } from '@ferry/coordinator/known-hosts'
 import { further } from '@ferry/events/watermark'
 import type { Mark, Watermark } from '@ferry/events/watermark'
 import type { Life } from './life.ts'
@@ -7,6 +8,7 @@ import type { Time } from './time.ts'
 export type Disk = {
   /** As the file does it: what was seen and not written down is forgotten with the process. */
   readonly watermark: (life: Life) => Watermark
+  readonly knownHosts: KnownHosts
   /** For so long it takes nothing. */
   readonly fill: (ms: number) => void
 }
@@ -17,6 +19,7 @@ const SYNC_MS = 2
 
 export function diskOn(time: Time): Disk {
   let kept: Mark | undefined
+  const known = new Set<string>()
   let fullUntil = 0
   const check = () => {
     if (fullUntil > time.now()) throw new Error('ENOSPC: no space left on device')
@@ -24,6 +27,12 @@ export function diskOn(time: Time): Disk {
   return {
     fill: (ms) => {
       fullUntil = time.now() + ms
+    },
+    knownHosts: {
+      names: () => known,
+      add: (host) => {
+        if (fullUntil <= time.now()) known.add(host)
+      },
     },
     watermark: (life) => {
       let mark = kept

@@ -47,6 +47,8 @@ export function honestOperator(world: {
     const { refusal } = answer
     if (refusal.type === 'GuestUnclear') unclear.add(refusal.vm)
     if (refusal.type === 'NoWholeCopy') unclear.delete(refusal.vm)
+    // It was switched off, and is on again: what was said of it is not true any more.
+    if (refusal.type === 'HostsAlive') for (const host of refusal.hosts) without.delete(host)
     if (refusal.type !== 'HostsSilent') return
     if (since === undefined || time.now() - since < HOST_PATIENCE_MS) return
     for (const host of refusal.hosts) {

@@ -37,6 +37,7 @@ const impatient: Rules = {
   phaseLimitsMs: { beginning: 5000, preparing: 5000, switching: 5000 },
   settleMs: 8000,
   doubtMs: 5000,
+  listenMs: defaultRules.listenMs,
 }
 
 /** The faults that a wish really has. */

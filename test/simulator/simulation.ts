@@ -182,10 +182,10 @@ export async function simulate(plan: Plan): Promise<Outcome> {
   setMaxListeners(0, signal)
 
   const disks = new Map<string, Disk>()
-  const watermarkOf = (life: Life) => {
+  const diskOf = (life: Life) => {
     const disk = disks.get(life.node) ?? diskOn(time)
     disks.set(life.node, disk)
-    return disk.watermark(life)
+    return disk
   }
   const links = new WeakMap<Life, Link>()
   const linkIn = (life: Life) => {
@@ -215,7 +215,8 @@ export async function simulate(plan: Plan): Promise<Outcome> {
       clock: life.clock,
       rules: plan.rules,
       lease: defaultLease,
-      watermark: watermarkOf(life),
+      watermark: diskOf(life).watermark(life),
+      knownHosts: diskOf(life).knownHosts,
       settleMs: defaultSettleMs,
       say,
       signal,
@@ -242,7 +243,7 @@ export async function simulate(plan: Plan): Promise<Outcome> {
         effect: (effect) => checked((checker) => checker.onEffect?.(effect)),
       }),
       key: machine.key,
-      watermark: watermarkOf(life),
+      watermark: diskOf(life).watermark(life),
       wire: wireOf(ether, life),
       transfers: { listen: { host, port: 7000 } },
       random: (count) => {

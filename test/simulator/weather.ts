@@ -43,8 +43,9 @@ export function weatherOver(land: Land): () => void {
   const slipIn = (message: Message | undefined) => {
     if (message !== undefined && server.hasRoom()) server.append(message)
   }
-  const loseTail = (count: number) => {
+  const loseTail = () => {
     const { length } = server.entries
+    const count = chance.happens(0.7) ? 1 + chance.whole(FEW) : chance.whole(OLD_COPY)
     server.stop(chance.between(100, 5000))
     server.putBack(Math.max(0, length - count))
   }
@@ -52,8 +53,7 @@ export function weatherOver(land: Land): () => void {
   server.onStored(({ message }) => {
     const type = message.is === 'event' ? message.event.type : undefined
     if (type !== 'Committed' && type !== 'Cancelled' && type !== 'Start') return
-    if (chance.happens(faults().lostTailPerSecond))
-      time.after(chance.between(0, 20), () => loseTail(chance.whole(FEW)))
+    if (chance.happens(faults().lostTailPerSecond)) time.after(chance.between(0, 20), loseTail)
   })
 
   return function storm() {
@@ -65,8 +65,7 @@ export function weatherOver(land: Land): () => void {
     if (often(now.logFullPerSecond)) server.fill(chance.between(100, 10_000))
     for (const disk of disks.values())
       if (often(now.diskFullPerSecond)) disk.fill(chance.between(100, 20_000))
-    if (often(now.lostTailPerSecond))
-      loseTail(chance.happens(0.7) ? 1 + chance.whole(FEW) : chance.whole(OLD_COPY))
+    if (often(now.lostTailPerSecond)) loseTail()
     const nodes = [...lives.keys()]
     if (often(now.freezePerSecond * lives.size))
       lives.get(chance.pick(nodes))?.freeze(chance.between(100, 10_000))
