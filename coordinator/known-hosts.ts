@@ -19,7 +19,7 @@ export function memoryKnownHosts(names: Iterable<string> = []): KnownHosts {
 
 /**
  * The same in a file that only grows: one name as JSON in each line. A line that was torn by a power cut does not parse,
- * and is passed over; its host is written again when it is heard again.
+ * and is passed over; its host is written again when it is heard again. So is one for which the disk had no room.
  */
 export async function knownHostsFile(
   path: string,
@@ -28,22 +28,28 @@ export async function knownHostsFile(
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   const handle = await open(path, 'a', 0o600)
   const known = new Set((await readFile(path, 'utf8')).split('\n').flatMap(nameIn))
+  const written = new Set(known)
   let writing: Promise<void> = Promise.resolve()
+  let isFailing = false
   const write = async (host: string) => {
     try {
       // The line before may be torn.
       await handle.appendFile(`\n${JSON.stringify(host)}\n`)
       await handle.datasync()
+      isFailing = false
     } catch (error) {
-      known.delete(host)
-      say.error({ path, host, err: error }, 'this host is not remembered until it is heard again')
+      // With its next heartbeat it is tried again; until then this process remembers it.
+      written.delete(host)
+      if (!isFailing) say.error({ path, err: error }, 'hosts cannot be written down')
+      isFailing = true
     }
   }
   return {
     names: () => known,
     add: (host) => {
-      if (known.has(host)) return
       known.add(host)
+      if (written.has(host)) return
+      written.add(host)
       writing = writing.then(() => write(host))
     },
     close: async () => {

@@ -6,6 +6,7 @@ import type { KnownHosts } from '@ferry/coordinator/known-hosts'
 import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { silent } from '../fleet-in-process.ts'
+import { until } from '../until.ts'
 
 const test = suite('the hosts that a coordinator remembers')
 
@@ -47,6 +48,20 @@ test('are not taken for others when a power cut has torn the last line', () =>
     await appendFile(path, '\n"rack1')
     assert.equal(await life(path, ({ add }) => add('rack12')), ['rack1', 'rack12'])
     assert.equal(await life(path), ['rack1', 'rack12'])
+  }))
+
+test('are kept in mind while the disk takes nothing', () =>
+  inFolder(async (path) => {
+    const errors: string[] = []
+    const say = { ...silent, error: (...words: unknown[]) => void errors.push(String(words[1])) }
+    const hosts = await knownHostsFile(path, say)
+    await hosts.close()
+    // What is closed takes nothing, either.
+    hosts.add('rack1')
+    hosts.add('rack2')
+    await until('both to have failed', async () => errors.length > 0)
+    assert.equal([...hosts.names()], ['rack1', 'rack2'])
+    assert.equal(errors, ['hosts cannot be written down'])
   }))
 
 test.run()
