@@ -119,6 +119,12 @@ export const mutations: readonly Mutation[] = [
     to: '...fleet.hosts.keys()',
   },
   {
+    bug: 'who waits to leave a host that has only a leftover of the guest is given a slot',
+    file: 'coordinator/decide/next-step.ts',
+    from: ' && (copy === undefined || isLeftover.has(copy.state))',
+    to: ' && copy === undefined',
+  },
+  {
     bug: 'an inventory does not count behind a verdict',
     file: 'events/guest.ts',
     from: "const isWord = 'host' in event.writer && messages[event.type].kind === 'fact'",
