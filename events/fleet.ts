@@ -73,13 +73,25 @@ export function migrationOf(fleet: Fleet, id: string): Migration | undefined {
   return present?.id === id ? present : fleet.past.get(id)
 }
 
+/** What follows from a whole fleet, worked out once at each position, however many of its guests it is asked for. */
+export function derived<Result>(workOut: (fleet: Fleet) => Result): (fleet: Fleet) => Result {
+  const kept = new WeakMap<Fleet, { readonly position: number; readonly result: Result }>()
+  return (fleet) => {
+    const last = kept.get(fleet)
+    if (last?.position === fleet.position) return last.result
+    const result = workOut(fleet)
+    kept.set(fleet, { position: fleet.position, result })
+    return result
+  }
+}
+
 /** All migrations that have not ended, in the order in which they were asked for. */
-export function underWay(fleet: Fleet): Migration[] {
+export const underWay = derived((fleet): readonly Migration[] => {
   const migrations: Migration[] = []
   for (const { migration } of fleet.guests.values())
     if (migration !== undefined && !isEnded(migration.phase)) migrations.push(migration)
   return migrations.toSorted((a, b) => a.requested.position - b.requested.position)
-}
+})
 
 /** The state as one text, the same for the same state whatever way it was reached (I8). */
 export const fingerprint = (fleet: Fleet): string => [...fingerprintParts(fleet)].join('')

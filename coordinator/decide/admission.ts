@@ -1,8 +1,9 @@
 import type { GuestNeeds } from '@ferry/schemas/guest'
 import type { Unfit } from '@ferry/schemas/refusal'
 import type { Fleet, Host } from '@ferry/events/fleet'
-import { underWay } from '@ferry/events/fleet'
+import { derived, underWay } from '@ferry/events/fleet'
 import { runningOn } from '@ferry/events/guest'
+import type { Guest } from '@ferry/events/guest'
 import { targetOf } from '@ferry/events/migration'
 import type { Migration } from '@ferry/events/migration'
 import type { World } from './world.ts'
@@ -62,13 +63,16 @@ export function candidatesFor(
   needs: GuestNeeds,
   world: World,
 ): Candidate[] {
-  const taken = takenMemory(fleet, wish.vm)
+  const taken = takenMemory(fleet)
+  const guest = fleet.guests.get(wish.vm)
+  const byItself = guest && takenBy(guest)
   return [...fleet.hosts.values()]
     .filter(
       ({ host }) => host !== wish.source && (wish.wanted === undefined || host === wish.wanted),
     )
     .map((host) => {
-      const freeBytes = Math.max(0, host.report.memoryBytes - (taken.get(host.host) ?? 0))
+      const byOthers = (taken.get(host.host) ?? 0) - (byItself?.get(host.host) ?? 0)
+      const freeBytes = Math.max(0, host.report.memoryBytes - byOthers)
       const unfit = whyUnfit(fleet, host, wish, needs, freeBytes, world)
       return { host: host.host, freeBytes, ...(unfit === undefined ? {} : { unfit }) }
     })
@@ -111,18 +115,21 @@ function whyUnfit(
     : undefined
 }
 
-/** What each host's guests have of its memory, with what is on its way there: in one pass, for fleets are large. */
-function takenMemory(fleet: Fleet, leaveOut: string): Map<string, number> {
+/** What each host's guests have of its memory, with what is on its way there. */
+const takenMemory = derived((fleet): ReadonlyMap<string, number> => {
   const taken = new Map<string, number>()
-  const take = (host: string, bytes = 0) => taken.set(host, (taken.get(host) ?? 0) + bytes)
-  for (const { vm, seenOn, migration } of fleet.guests.values()) {
-    if (vm === leaveOut) continue
-    for (const host in seenOn) take(host, seenOn[host]?.needs.memoryBytes)
-    const target = migration?.attempt.slot?.target
-    if (migration === undefined || target === undefined) continue
-    const isComing = migration.end === undefined && seenOn[target] === undefined
-    if (isComing) take(target, seenOn[migration.source]?.needs.memoryBytes)
-  }
+  for (const guest of fleet.guests.values())
+    for (const [host, bytes] of takenBy(guest)) taken.set(host, (taken.get(host) ?? 0) + bytes)
+  return taken
+})
+
+function takenBy({ seenOn, migration }: Guest): Map<string, number> {
+  const taken = new Map<string, number>()
+  for (const [host, { needs }] of Object.entries(seenOn)) taken.set(host, needs.memoryBytes)
+  const target = migration?.attempt.slot?.target
+  if (migration === undefined || target === undefined || migration.end !== undefined) return taken
+  const coming = seenOn[migration.source]?.needs.memoryBytes
+  if (coming !== undefined && seenOn[target] === undefined) taken.set(target, coming)
   return taken
 }
 

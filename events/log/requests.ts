@@ -97,7 +97,7 @@ export class RequestFailed extends Error {
 
 /**
  * Asks until somebody answers. A question or its answer can get lost with a connection, so it is asked again: all verbs
- * are made so that asking twice is asking once.
+ * are made so that asking twice is asking once. Each time it waits longer: who is slow is not lost.
  *
  * @throws {RequestFailed} with the coordinator's own words.
  * @throws {LogUnavailable} when nobody answered in time.
@@ -111,10 +111,10 @@ export async function ask(
 ): Promise<unknown> {
   const began = clock.elapsed()
   const left = () => patienceMs - (clock.elapsed() - began)
-  for (;;) {
+  for (let waitMs = ANSWER_MS; ; waitMs *= 2) {
     try {
       return await answerTo(nc, verb, body, (what, wait) =>
-        within(clock, Math.max(1, Math.min(ANSWER_MS, left())), what, wait),
+        within(clock, Math.max(1, Math.min(waitMs, left())), what, wait),
       )
     } catch (error) {
       if (error instanceof RequestFailed) throw error
@@ -126,7 +126,7 @@ export async function ask(
 }
 
 const AGAIN_MS = 200
-/** Until an answer begins, and between its parts. A coordinator that has to ask the log several times takes about a tenth of this. */
+/** Until a first answer begins, and between its parts. A coordinator that has to ask the log several times takes about a tenth of this. */
 const ANSWER_MS = 3000
 
 async function answerTo(

@@ -1,8 +1,10 @@
 import { admit, candidatesFor } from '@ferry/coordinator/decide/admission'
+import { note } from '@ferry/events/fleet'
 import type { Event } from '@ferry/schemas/event'
 import { test } from 'uvu'
 import * as assert from 'uvu/assert'
-import { migrationIn, tell, worldAfter } from '../story.ts'
+import { entryOf } from '../long-log.ts'
+import { migrationIn, placed, tell, worldAfter } from '../story.ts'
 import { admitted, hostReported, needs, requested } from '../events/examples.ts'
 
 const GiB = 1024 ** 3
@@ -37,6 +39,25 @@ test('what is on its way to a host is taken off its room', () => {
       { host: 'rack2', unfit: { type: 'NotEnoughMemory', neededBytes: GiB, freeBytes: GiB / 2 } },
     ],
   })
+})
+
+test('room that is taken meanwhile is missed at the next look', () => {
+  const told = tell(source, hostReported('rack2', [], { memoryBytes: 2 * GiB }), requested())
+  const freeBytes = () => {
+    const wish = { vm: 'web1', source: 'rack1' }
+    return candidatesFor(told.fleet, wish, needs, worldAfter(told, 0)).map((each) => each.freeBytes)
+  }
+  assert.equal(freeBytes(), [2 * GiB])
+  for (const event of slot('web2', 'm2'))
+    note(told.fleet, entryOf(placed(event, told.fleet), told.fleet.position + 1))
+  assert.equal(freeBytes(), [GiB])
+})
+
+test('what a guest has itself on a host is not missed there', () => {
+  const told = tell(source, hostReported('rack2', [{ vm: 'web1', state: 'paused' }]))
+  const wish = { vm: 'web1', source: 'rack1' }
+  const [found] = candidatesFor(told.fleet, wish, needs, worldAfter(told, 0))
+  assert.is(found?.freeBytes, told.fleet.hosts.get('rack2')?.report.memoryBytes)
 })
 
 test('each limit says that it is the one, and who stands in it', () => {

@@ -8,10 +8,12 @@ import { verbsOf } from '@ferry/coordinator/api'
 import { startNatsServer } from '@ferry/coordinator/embedded/nats-server'
 import type { NatsServer } from '@ferry/coordinator/embedded/nats-server'
 import { defaultRules } from '@ferry/coordinator/decide/world'
-import { systemClock } from '@ferry/events/clock'
+import { sleepWith, systemClock } from '@ferry/events/clock'
+import type { Clock } from '@ferry/events/clock'
 import { emptyFleet, note } from '@ferry/events/fleet'
 import { connect } from '@ferry/events/log/connect'
 import type { Connection } from '@ferry/events/log/connect'
+import { LogUnavailable } from '@ferry/events/log'
 import { RequestFailed, ask, serve } from '@ferry/events/log/requests'
 import { parse } from '@ferry/schemas/parse'
 import { FleetView } from '@ferry/schemas/view'
@@ -150,6 +152,31 @@ test('an answer that is larger than any that may be sent is an error, and no sil
   } finally {
     await service.stop()
   }
+})
+
+test('a coordinator that is slow with it is given more time at each question', async () => {
+  const never = { slow: { description: 'too slow', answer: () => new Promise(() => {}) } }
+  const service = await serve(coordinator.nc, { version: '0.1.0', description: 'slow' }, never)
+  const waits: number[] = []
+  let elapsed = 0
+  const after: Clock['after'] = (ms, act) => {
+    waits.push(ms)
+    const timer = setImmediate(() => {
+      elapsed += ms
+      act()
+    })
+    return () => clearImmediate(timer)
+  }
+  const hurried = { now: Date.now, elapsed: () => elapsed, after, sleep: sleepWith(after) }
+  try {
+    await ask(operator.nc, hurried, 'slow', {}, ANSWER_MS)
+    assert.unreachable('it was answered')
+  } catch (error) {
+    assert.instance(error, LogUnavailable)
+  } finally {
+    await service.stop()
+  }
+  assert.equal(waits, [3000, 200, 6000, 200, 600])
 })
 
 test.run()
