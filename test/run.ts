@@ -58,7 +58,7 @@ const GRACE_MS = 5000
 const isOfHosts = (file: string): boolean => file.startsWith('hosts/')
 
 /** Every promise of a driver takes long, and so does all that is done on emulated hosts: one story of theirs is enough. */
-const lengthy = /-(driver|steps)\.test\.ts$|\/libxl-|\/xen-(?!there-and-back)/
+const lengthy = /-(driver|steps)\.test\.ts$|\/libxl-|\/xen-(?!moved)/
 
 const areHostsAsked = process.argv.includes('--hosts')
 const areAllAsked = process.argv.includes('--all')

@@ -1,9 +1,25 @@
+import { xenStories } from '../lab/xen-fleet.ts'
 import { killings } from '../lab/xen-killed.ts'
+import type { Killing, Way } from '../lab/xen-killed.ts'
 
-killings('a guest of Xen arrives though what moves it is killed', [
-  { who: ['mover'], of: 'source', at: 'RoundPassed', from: 2 },
-  { who: ['mover'], of: 'target', at: 'RoundPassed', from: 2 },
-  { who: ['agent', 'mover'], of: 'source', at: 'SourcePaused', from: 1 },
-  { who: ['agent', 'mover'], of: 'target', at: 'SourcePaused', from: 1 },
-  { who: ['agent', 'mover'], of: 'target', at: 'Committed', from: 1 },
-])
+const moverAlone = (of: Killing['of']): Way => ({
+  killed: [{ who: ['mover'], of, at: 'RoundPassed' }],
+  arrivesFrom: 2,
+})
+const both = (of: Killing['of'], at: Killing['at']): Way => ({
+  killed: [{ who: ['agent', 'mover'], of, at }],
+  arrivesFrom: 1,
+})
+
+xenStories('guests of Xen whose movers are killed', {
+  xl: [
+    killings('a guest', [
+      moverAlone('source'),
+      moverAlone('target'),
+      both('source', 'SourcePaused'),
+      both('target', 'SourcePaused'),
+      both('target', 'Committed'),
+    ]),
+  ],
+  libxl: [killings('a guest of libvirt', [moverAlone('target'), both('target', 'Committed')])],
+})

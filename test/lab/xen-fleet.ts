@@ -1,11 +1,12 @@
-import { writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { suite } from 'uvu'
 import * as assert from 'uvu/assert'
 import { isEnded } from '@ferry/events/phases'
 import type { Event } from '@ferry/schemas/event'
 import type { MigrationView } from '@ferry/schemas/view'
-
-import { withLab } from '../real/lab.ts'
+import { ROOT, openLab } from '../real/lab.ts'
 import type { Lab } from '../real/lab.ts'
 import { until } from '../until.ts'
 import { putPrograms } from './programs.ts'
@@ -25,6 +26,8 @@ export const other = (rack: Rack): Rack => (rack === 'rack1' ? 'rack2' : 'rack1'
 export type XenFleet = {
   readonly lab: Lab
   readonly hosts: XenHosts
+  /** In every dom0 as well, under the same path. */
+  readonly folder: string
   /** One guest at a time: there is one disk for them. It is described to Ferry, or defined in the first host's libvirt. */
   readonly start: (vm: string, guest: XenGuest, how?: 'described' | 'defined') => Promise<void>
   readonly startAgent: (rack: Rack) => Promise<void>
@@ -38,13 +41,21 @@ export type XenFleet = {
   readonly countedOnce: (vm: string, moves: number) => Promise<void>
   /** The names of the guests' domains in both hosts, with their states. */
   readonly domains: () => Promise<Readonly<Record<Rack, string>>>
+  /** Ends every guest, waits until Ferry has seen it, and gives the next one a fresh disk. */
+  readonly clear: () => Promise<void>
+  readonly close: () => Promise<void>
+}
+
+/** With a guest of its own, whose name begins the ids of all that it asks for. */
+export type XenStory = {
+  readonly title: string
+  readonly tell: (fleet: XenFleet, vm: string) => Promise<void>
 }
 
 export const PATIENCE_MS = 300_000
 export const ENDED_MS = 900_000
 /** Nothing here is as fast as on iron: what a policy allows has to be as slow. */
 export const patient = { downtimeMs: 120_000, attempts: 20 }
-const ROOT = join(import.meta.dirname, '..', '..')
 const PORT = 7100
 /** For guests of Xen. */
 export const VIRSH = ['virsh', '-c', 'xen:///system']
@@ -54,36 +65,63 @@ const drivers = {
   libxl: { driver: 'libvirt', libvirt: { uri: 'xen:///system' } },
 } as const
 
-/** Hosts and what runs on them, for the time of some work; what the agents said is shown when that fails. */
-export async function withXenFleet(
-  work: (fleet: XenFleet) => Promise<void>,
-  tool: XenTool = 'xl',
-): Promise<void> {
-  await withLab({ hosts: [], driver: 'simulated' }, async (lab) => {
-    const hosts = await openXenHosts(lab.folder, racks)
-    try {
-      if (tool === 'libxl') await Promise.all(racks.map(hosts.startLibvirt))
-      await work(await openFleet(lab, hosts, tool))
-    } catch (error) {
-      for (const rack of racks)
-        console.log(
-          (await hosts.shell(rack, 'cat /var/log/agent.log /var/log/libvirtd.log; xl list')).text,
-        )
-      throw error
-    } finally {
-      await hosts.close()
-    }
+/** Stories on the same two hosts, which take long to come up: those of one tool after those of the other. */
+export function xenStories(
+  name: string,
+  stories: Readonly<Partial<Record<XenTool, readonly XenStory[]>>>,
+): void {
+  const test = suite(name)
+  let folder: string
+  let hosts: XenHosts
+  let fleet: XenFleet | undefined
+  test.before(async () => {
+    folder = await mkdtemp(join(tmpdir(), 'ferry-'))
+    hosts = await openXenHosts(folder, racks)
   })
+  test.after(async () => {
+    await fleet?.close()
+    await hosts.close()
+    await rm(folder, { recursive: true })
+  })
+  const inTurn = [...tools].flatMap((tool) =>
+    (stories[tool] ?? []).map((story) => ({ tool, story })),
+  )
+  for (const [nth, { tool, story }] of inTurn.entries())
+    test(story.title, async () => {
+      const began = performance.now()
+      if (tool !== inTurn[nth - 1]?.tool) {
+        await fleet?.close()
+        fleet = await openFleet(hosts, folder, tool)
+      }
+      if (fleet === undefined) throw new Error('the hosts have no agents')
+      try {
+        await story.tell(fleet, `web${nth + 1}`)
+        await fleet.clear()
+      } catch (error) {
+        for (const rack of racks) console.log((await hosts.shell(rack, WHAT_WAS_SAID)).text)
+        console.log(await fleet.lab.coordinator.log())
+        throw error
+      }
+      console.log(`${story.title}: ${Math.round((performance.now() - began) / 1000)} s`)
+    })
+  test.run()
 }
 
-async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenFleet> {
-  const programs = join(lab.folder, 'programs')
-  const definitions = join(lab.folder, 'vms')
+const tools = ['xl', 'libxl'] as const satisfies readonly XenTool[]
+const WHAT_WAS_SAID = 'cat /var/log/agent.log /var/log/libvirtd.log; xl list'
+
+async function openFleet(hosts: XenHosts, folder: string, tool: XenTool): Promise<XenFleet> {
+  if (tool === 'libxl') await Promise.all(racks.map(hosts.startLibvirt))
+  const lab = await openLab({ hosts: [], driver: 'simulated' })
+  const programs = join(folder, 'programs')
+  const definitions = join(folder, `vms-${tool}`)
+  const state = `/var/lib/ferry-${tool}`
+  await mkdir(definitions)
   await putPrograms(['ferry.ts', 'host-agent/mover/process.ts'], programs)
   const mover = join(ROOT, 'host-agent', 'mover', 'mover.mjs')
   const program = `import ${JSON.stringify(join(programs, 'host-agent/mover/process.mjs'))}`
   const startAgent = async (rack: Rack) => {
-    const config = join(lab.folder, `${rack}.json`)
+    const config = join(folder, `${rack}-${tool}.json`)
     const words = `${join(programs, 'ferry.mjs')} agent --config ${config}`
     await hosts.shell(
       rack,
@@ -94,12 +132,12 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
     const settings = {
       host: rack,
       servers: [`nats://${OUTSIDE}:${new URL(lab.server()).port}`],
-      stateDirectory: '/var/lib/ferry',
+      stateDirectory: state,
       definitions,
       ...drivers[tool],
       listen: { host: hosts.address(rack), port: PORT },
     }
-    await writeFile(join(lab.folder, `${rack}.json`), JSON.stringify(settings))
+    await writeFile(join(folder, `${rack}-${tool}.json`), JSON.stringify(settings))
     await hosts.run(rack, 'mkdir', '-p', join(mover, '..'))
     await hosts.shell(rack, `echo ${quoted(program)} > ${mover}`)
     await startAgent(rack)
@@ -118,12 +156,12 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
   return {
     lab,
     hosts,
+    folder,
     domains,
     start: async (vm, guest, how = 'described') => {
       isReachable = hasCard(guest)
-      await defineGuest(how === 'described' ? definitions : lab.folder, tool, vm, guest)
-      if (how === 'defined')
-        await hosts.run('rack1', ...VIRSH, 'define', join(lab.folder, `${vm}.xml`))
+      await defineGuest(how === 'described' ? definitions : folder, tool, vm, guest)
+      if (how === 'defined') await hosts.run('rack1', ...VIRSH, 'define', join(folder, `${vm}.xml`))
       const isSaid = (event: Event) => event.type === 'GuestStarted' && event.vm === vm
       const started = lab.event(`the start of ${vm}`, isSaid, PATIENCE_MS)
       await lab.start(vm, 'rack1', PATIENCE_MS)
@@ -134,7 +172,7 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
     },
     startAgent,
     kill: async (rack, vm, victims) => {
-      const files = { agent: '/run/agent.pid', mover: `/var/lib/ferry/movers/${vm}/mover.pid` }
+      const files = { agent: '/run/agent.pid', mover: `${state}/movers/${vm}/mover.pid` }
       const pids = victims.map((victim) => `$(cat ${files[victim]})`).join(' ')
       await hosts.run(rack, 'bash', '-c', `kill -9 ${pids}`)
     },
@@ -183,8 +221,21 @@ async function openFleet(lab: Lab, hosts: XenHosts, tool: XenTool): Promise<XenF
         undefined,
       )
     },
+    clear: async () => {
+      for (const rack of racks) await hosts.shell(rack, END_ALL)
+      await hosts.renewDisk()
+      const areGone = async () =>
+        (await lab.fleet()).guests.every(({ copies }) => copies.length === 0)
+      await until('the guests to be gone', areGone, PATIENCE_MS, LOOK_EVERY_MS)
+    },
+    close: async () => {
+      for (const rack of racks) await hosts.shell(rack, 'kill -9 $(cat /run/agent.pid)')
+      await lab.close()
+    },
   }
 }
+
+const END_ALL = `for domain in $(xl list | awk 'NR > 1 && $2 != 0 { print $2 }'); do xl destroy $domain; done`
 
 /** `xl list` in short: what is neither paused, shut down nor going runs. */
 const LIST = `xl list | awk 'NR > 1 && $2 != 0 { print $1, ($5 ~ /^..-/ && $5 ~ /^...-/ && $5 !~ /d$/ ? "running" : $5) }'`

@@ -27,6 +27,8 @@ export type XenHosts = {
   readonly shell: (host: string, line: string, limitMs?: number) => Promise<Said>
   /** Bytes of a line's output, and nothing else; `input` is written to it. */
   readonly pipe: (host: string, line: string) => ReturnType<typeof createConnection>
+  /** The shared disk, as it was at first. */
+  readonly renewDisk: () => Promise<void>
   /** libvirtd with its driver for Xen, anew where one has run before. */
   readonly startLibvirt: (host: string) => Promise<void>
   /** Where dom0's port is reached from this machine. */
@@ -67,7 +69,9 @@ export const LOOK_EVERY_MS = 1500
 /** @param folder lies in the dom0s as well, and keeps each host's console and disk. */
 export async function openXenHosts(folder: string, names: readonly string[]): Promise<XenHosts> {
   const image = await xenImage()
-  await copyFile(join(image, 'small.img'), sharedIn(folder))
+  const fresh = join(folder, 'small.img')
+  await copyFile(join(image, 'small.img'), fresh)
+  await copyFile(fresh, sharedIn(folder))
   await truncate(sharedIn(folder), SHARED_BYTES)
   const hosts = new Map<string, Host>()
   const hostNamed = (name: string): Host => {
@@ -123,6 +127,11 @@ export async function openXenHosts(folder: string, names: readonly string[]): Pr
     },
     shell,
     pipe,
+    renewDisk: async () => {
+      const [first = ''] = names
+      await shell(first, `dd if=${fresh} of=${SHARED_DISK} bs=64k conv=fsync`)
+      for (const name of names) await shell(name, `blockdev --flushbufs ${SHARED_DISK}`)
+    },
     startLibvirt: async (name) => {
       await shell(name, 'kill -9 $(cat /run/libvirtd.pid)')
       await shell(name, 'rm -f /run/libvirtd.pid; libvirtd -d -p /run/libvirtd.pid')

@@ -1,3 +1,0 @@
-import { thereAndBack } from '../lab/xen-there-and-back.ts'
-
-thereAndBack('an HVM guest of Xen that belongs to libvirt', 'small hvm', 'libxl')
