@@ -57,8 +57,9 @@ const GRACE_MS = 5000
 
 const isOfHosts = (file: string): boolean => file.startsWith('hosts/')
 
-/** Every promise of a driver takes long, and so does all that is done on emulated hosts: one story of theirs is enough. */
-const lengthy = /-(driver|steps)\.test\.ts$|\/libxl-|\/xen-(?!moved)/
+/** What takes less than 20 minutes is every story that must be told of libvirt and of Xen; these go on from there. */
+const lengthy =
+  /-(driver|steps)\.test\.ts$|\/libxl-|\/xen-(?!moved)|\/libvirt-(direct|other-hand|post-copy-rest)/
 
 const areHostsAsked = process.argv.includes('--hosts')
 const areAllAsked = process.argv.includes('--all')
