@@ -82,7 +82,7 @@ for (const [signal, code] of [
   ['SIGTERM', 143],
 ] as const)
   process.once(signal, () => {
-    for (const child of running) child.kill(signal)
+    for (const child of running) strike(child)
     rmSync(folder, { recursive: true, force: true })
     process.exit(code)
   })
@@ -138,6 +138,7 @@ async function runFile(file: string, limitMs: number): Promise<Tally> {
   const child = fork(bundled('run-file.ts'), [bundled(file)], {
     execArgv: ['--enable-source-maps'],
     stdio: ['ignore', 'pipe', 'pipe', 'ipc'],
+    detached: true,
   })
   running.add(child)
   let output = ''
@@ -152,7 +153,7 @@ async function runFile(file: string, limitMs: number): Promise<Tally> {
   let timer = setTimeout(() => end(`took longer than ${limitMs / 1000} s`), limitMs)
   const end = (why: string) => {
     trouble = why
-    child.kill('SIGKILL')
+    strike(child)
   }
   child.on('message', (message: Tally) => {
     tally = message
@@ -175,6 +176,15 @@ async function runFile(file: string, limitMs: number): Promise<Tally> {
   if (isLong && !bad && notHere.length === 0)
     await keep({ suite: basename(file, '.test.ts'), tests: passed, seconds, load })
   return { passed, failed: failed + (trouble === undefined ? 0 : 1), notHere }
+}
+
+/** With the servers, coordinators and agents that it has started: they are of its process group. Guests are not, nor what moves them. */
+function strike({ pid }: ChildProcess): void {
+  try {
+    if (pid !== undefined) process.kill(-pid, 'SIGKILL')
+  } catch {
+    // It has ended by itself.
+  }
 }
 
 function bundled(file: string): string {

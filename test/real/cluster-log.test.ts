@@ -183,7 +183,7 @@ test('a watch goes on when the server that kept it is killed', async () => {
     await cluster.stop(leader, 'SIGKILL')
     await leaderOf(any, bucket)
     const ledAt = systemClock.elapsed()
-    await until('all to hear again', isHeard(beats + 1))
+    await until('all to hear again', isHeard(beats + 1), PATIENCE_MS)
     const ms = Math.round(systemClock.elapsed() - ledAt)
     console.log(`  heard again ${ms} ms after there was a leader again`)
     await cluster.start(leader)
