@@ -65,7 +65,7 @@ const drivers = {
   libxl: { driver: 'libvirt', libvirt: { uri: 'xen:///system' } },
 } as const
 
-/** Stories on the same two hosts, which take long to come up: those of one tool after those of the other. */
+/** Stories on the same two hosts, whose agents take long to come up: those of one tool after those of the other. */
 export function xenStories(
   name: string,
   stories: Readonly<Partial<Record<XenTool, readonly XenStory[]>>>,
@@ -83,14 +83,13 @@ export function xenStories(
     await hosts.close()
     await rm(folder, { recursive: true })
   })
-  const inTurn = [...tools].flatMap((tool) =>
-    (stories[tool] ?? []).map((story) => ({ tool, story })),
-  )
+  const inTurn = tools.flatMap((tool) => (stories[tool] ?? []).map((story) => ({ tool, story })))
   for (const [nth, { tool, story }] of inTurn.entries())
     test(story.title, async () => {
       const began = performance.now()
       if (tool !== inTurn[nth - 1]?.tool) {
         await fleet?.close()
+        fleet = undefined
         fleet = await openFleet(hosts, folder, tool)
       }
       if (fleet === undefined) throw new Error('the hosts have no agents')
